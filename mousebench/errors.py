@@ -1,0 +1,55 @@
+"""Errors that a user can act on; every other exception is a bug and keeps its traceback."""
+
+from __future__ import annotations
+
+
+class MousebenchError(Exception):
+    """Something a user can mend.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong, and which thing it is about.
+    hint : str
+        What to do next, a command where there is one.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[type[MousebenchError], tuple[str, str]]:
+        return type(self), (self.message, self.hint)
+
+
+class UsageError(MousebenchError):
+    """The command line or a function was called with arguments that make no sense."""
+
+
+class UnknownIdentifier(MousebenchError):
+    """No plugin provides the model, benchmark, metric or site that was asked for."""
+
+
+class PluginConflict(MousebenchError):
+    """Two distributions claim one plugin name or one identifier."""
+
+
+class PluginBroken(MousebenchError):
+    """A plugin cannot be imported, or fails while it declares, loads or runs."""
+
+
+class ContractViolation(MousebenchError):
+    """A plugin or a file returned something other than the contract says."""
+
+
+class MissingData(MousebenchError):
+    """Data or weights are not on this machine; the hint says how to get them."""
+
+
+class MissingDependency(MousebenchError):
+    """An optional package is needed and not installed."""
+
+
+class StoreError(MousebenchError):
+    """A file cannot be read, verified or written."""

@@ -1,0 +1,21 @@
+"""Where mousebench keeps things: one home folder, with data and representations below it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+from mousebench.specs import file_name
+
+
+def home() -> Path:
+    """Return the home folder: MOUSEBENCH_HOME, else the platform's cache folder."""
+    named = os.environ.get("MOUSEBENCH_HOME")
+    return Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("mousebench"))
+
+
+def data_folder(benchmark: str, version: int) -> Path:
+    """Return the folder of a benchmark's fetched or generated data; it need not exist."""
+    return home() / "data" / file_name(benchmark) / f"v{version}"

@@ -1,0 +1,130 @@
+"""What a model, a benchmark and a metric are: the contract that plugins implement."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    import xarray as xr
+
+
+class Model(Protocol):
+    """A thing that turns images into the activations of named layers.
+
+    Attributes
+    ----------
+    layers : sequence of str
+        Names in order of execution.
+    fingerprint : mapping of str to str
+        Everything that changes the numbers: hash of the weights, preprocessing, input size, seed, code.
+    """
+
+    @property
+    def layers(self) -> Sequence[str]: ...
+
+    @property
+    def fingerprint(self) -> Mapping[str, str]: ...
+
+    def activations(self, images: np.ndarray, layers: Sequence[str]) -> Mapping[str, np.ndarray]:
+        """Return the activations of some layers.
+
+        Parameters
+        ----------
+        images : uint8 (image, height, width, 3)
+        layers : sequence of str
+            A subset of ``self.layers``.
+
+        Returns
+        -------
+        mapping of layer to float (image, feature)
+            May be lazy: each layer is asked for once, in order.
+        """
+        ...
+
+
+class Benchmark(Protocol):
+    """Stimuli, and for each site what the brain answered to them.
+
+    Attributes
+    ----------
+    version : int
+        Raised when scores can change.
+    sites : sequence of str
+    metrics : sequence of str
+        Identifiers of the metrics that the targets support, the default first.
+    """
+
+    @property
+    def version(self) -> int: ...
+
+    @property
+    def sites(self) -> Sequence[str]: ...
+
+    @property
+    def metrics(self) -> Sequence[str]: ...
+
+    def stimuli(self) -> xr.DataArray:
+        """Return uint8 (stimulus, y, x) or (stimulus, y, x, channel) with coordinate stimulus_id; never downloads."""
+        ...
+
+    def target(self, site: str) -> xr.DataArray:
+        """Return responses (presentation, neuroid) or an RDM (stimulus, stimulus_b) of one site."""
+        ...
+
+
+class Metric(Protocol):
+    """A comparison of a model's layers with one site.
+
+    Attributes
+    ----------
+    version : int
+        Raised when scores can change.
+    accepts : collection of str
+        Of {"responses", "rdm"}: the kinds of target it can use.
+    normalisation : str
+        "ratio" (score = raw / ceiling) or "squared" (score = raw^2 / ceiling, for recipes published so).
+    """
+
+    @property
+    def version(self) -> int: ...
+
+    @property
+    def accepts(self) -> Collection[str]: ...
+
+    @property
+    def normalisation(self) -> str: ...
+
+    def score(self, layers: Mapping[str, xr.Dataset], target: xr.DataArray, seed: int) -> xr.Dataset:
+        """Return ``raw`` (scalar or along neuroid), never divided by a ceiling, and what goes with it.
+
+        Parameters
+        ----------
+        layers : mapping of layer to Dataset
+            ``gram`` float64 (stimulus, stimulus_b), ``feature_sum`` (stimulus), attribute ``n_features``.
+        target : DataArray
+            Responses or RDM, its stimuli in the order of the layers'.
+        seed : int
+
+        Returns
+        -------
+        Dataset
+            ``raw``; where the metric has them ``best_layer``, ``weight`` (layer), ``layer_raw`` (layer), ``null``
+            (permutation), ``bootstrap`` (bootstrap); attributes ``definition`` (JSON) and ``notes`` (JSON list).
+        """
+        ...
+
+    def ceiling(self, target: xr.DataArray, seed: int) -> xr.Dataset:
+        """Return ``ceiling``, shaped as raw: the raw that a perfect model would reach in expectation."""
+        ...
+
+
+class ManySites(Protocol):
+    """Optional: a metric that shares work between the sites of a benchmark."""
+
+    def score_sites(
+        self, layers: Mapping[str, xr.Dataset], targets: Mapping[str, xr.DataArray], seed: int, progress: Any = None
+    ) -> Mapping[str, xr.Dataset]:
+        """Return for each site what ``score`` would return for it alone."""
+        ...

@@ -1,0 +1,77 @@
+"""Plain functions on arrays: Grams and RDMs, exact and without a feature map in memory.
+
+A layer's features F (image, feature) enter only through G = F F' and s = F 1. With D features,
+C = G - s s'/D is D times their covariance over features, and the correlation RDM is 1 - C_ij / sqrt(C_ii C_jj).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+# a row whose variance is below this share of its mean square is constant: float32 features carry rounding of 1e-14
+CONSTANT = 1e-12
+
+
+def gram(chunks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray, int]:
+    """Reduce features that arrive in chunks.
+
+    Parameters
+    ----------
+    chunks : iterable of (image, feature)
+        Any partition of the features, in any order.
+
+    Returns
+    -------
+    gram : float64 (image, image)
+    feature_sum : float64 (image)
+    n_features : int
+    """
+    total, row_sum, width = None, None, 0
+    for chunk in chunks:
+        chunk = np.ascontiguousarray(chunk, dtype=np.float64)
+        total = chunk @ chunk.T if total is None else total + chunk @ chunk.T
+        row_sum = chunk.sum(1) if row_sum is None else row_sum + chunk.sum(1)
+        width += chunk.shape[1]
+    if total is None or row_sum is None:
+        raise ValueError("no features to reduce")
+    return total, row_sum, width
+
+
+def correlation_rdm(gram: np.ndarray, feature_sum: np.ndarray, n_features: int) -> np.ndarray:
+    """Return the correlation RDM, 1 - Pearson r over features.
+
+    Parameters
+    ----------
+    gram : float64 (stimulus, stimulus_b)
+    feature_sum : float64 (stimulus)
+    n_features : int
+
+    Returns
+    -------
+    float64 (stimulus, stimulus_b)
+        Symmetric with a zero diagonal; NaN in the rows of a stimulus whose features do not vary.
+    """
+    covariance = gram - np.outer(feature_sum, feature_sum) / n_features
+    variance = np.diag(covariance)
+    varies = variance > CONSTANT * np.diag(gram)
+    scale = np.sqrt(np.where(varies, variance, np.nan))
+    rdm = 1 - covariance / scale[:, None] / scale[None, :]
+    rdm = (rdm + rdm.T) / 2
+    rdm[np.diag_indices_from(rdm)] = np.where(varies, 0.0, np.nan)
+    return np.asarray(rdm)
+
+
+def upper_triangle(rdm: np.ndarray) -> np.ndarray:
+    """Return the pairs (stimulus < stimulus_b) of an RDM, row by row."""
+    return np.asarray(rdm[np.triu_indices(len(rdm), 1)])
+
+
+def pearson_columns(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return Pearson r of each column of a with the same column of b; NaN where one does not vary."""
+    a = a - a.mean(0)
+    b = b - b.mean(0)
+    aa, bb = (a * a).sum(0), (b * b).sum(0)
+    scale = np.sqrt(aa) * np.sqrt(bb)
+    return np.divide((a * b).sum(0), scale, out=np.full(scale.shape, np.nan), where=scale > 0)

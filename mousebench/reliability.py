@@ -1,0 +1,110 @@
+"""How well data agree with themselves: split halves of trials, for neuroids and for RDMs.
+
+Splits are over repetitions, one shuffle a split shared by all stimuli and neuroids (Conwell et al. 2020, their code).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mousebench.linalg import correlation_rdm, gram, pearson_columns, upper_triangle
+
+
+def spearman_brown(r: np.ndarray | float) -> np.ndarray:
+    """Return 2 r / (1 + r), the reliability of all trials from that of half of them.
+
+    Below r = -1/3 the formula runs away to minus infinity; it is cut at -1, so that no single split dominates a mean.
+    """
+    r = np.asarray(r, dtype=np.float64)
+    floor = -1.0 / 3.0
+    return np.asarray(2 * np.maximum(r, floor) / (1 + np.maximum(r, floor)))
+
+
+def half_masks(n_repetitions: int, n_splits: int, rng: np.random.Generator) -> np.ndarray:
+    """Return bool (split, repetition): True where a repetition is in the first half."""
+    if n_repetitions < 2:
+        raise ValueError("at least two repetitions are needed to split them into halves")
+    masks = np.zeros((n_splits, n_repetitions), dtype=bool)
+    for mask in masks:
+        mask[rng.permutation(n_repetitions)[: n_repetitions // 2]] = True
+    return masks
+
+
+def half_means(cube: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the means of both halves of every split.
+
+    Parameters
+    ----------
+    cube : (stimulus, repetition, neuroid)
+        NaN is a missing trial.
+    masks : bool (split, repetition)
+
+    Returns
+    -------
+    first, second : float64 (split, stimulus, neuroid)
+        NaN where a half has no trial of a stimulus.
+    """
+    there = ~np.isnan(cube)
+    complete = bool(there.all())
+    values = cube if complete else np.where(there, cube, 0)
+    means = []
+    for half in (masks, ~masks):
+        weight = half.astype(np.float64)
+        total = np.einsum("pr,srn->psn", weight, values, optimize=True)
+        if complete:
+            means.append(total / weight.sum(1)[:, None, None])
+            continue
+        count = np.einsum("pr,srn->psn", weight, there.astype(np.float64), optimize=True)
+        means.append(np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0))
+    return means[0], means[1]
+
+
+def neuroid_reliability(
+    cube: np.ndarray, rng: np.random.Generator, n_splits: int = 100, chunk: int = 128
+) -> np.ndarray:
+    """Return the Spearman-Brown corrected split-half reliability of every neuroid.
+
+    Pearson r over stimuli between the means of two halves of the trials, corrected inside each split, averaged over
+    splits (Conwell et al. 2020; METHODS 2.2).
+
+    Parameters
+    ----------
+    cube : (stimulus, repetition, neuroid)
+    rng : numpy Generator
+    n_splits : int
+    chunk : int
+        Neuroids at a time; bounds the memory, does not change the numbers.
+
+    Returns
+    -------
+    float64 (neuroid)
+        NaN where a half does not vary in any split: such a neuroid has no reliability.
+    """
+    masks = half_masks(cube.shape[1], n_splits, rng)
+    out = np.empty(cube.shape[2])
+    for start in range(0, cube.shape[2], chunk):
+        first, second = half_means(cube[:, :, start : start + chunk], masks)
+        corrected = np.stack([spearman_brown(pearson_columns(a, b)) for a, b in zip(first, second, strict=True)])
+        valid = ~np.isnan(corrected)
+        count = valid.sum(0)
+        total = np.where(valid, corrected, 0).sum(0)
+        out[start : start + chunk] = np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
+    return out
+
+
+def rdm_reliability(cube: np.ndarray, rng: np.random.Generator, n_splits: int = 20) -> np.ndarray:
+    """Return the split-half correlation of the correlation RDM, half of the data against the other half.
+
+    Pearson r over the upper triangles of the RDMs of two halves of the trials, not corrected (METHODS 2.4).
+
+    Returns
+    -------
+    float64 (split)
+        NaN for a split in which a half has no RDM (a stimulus to which no neuroid answers differently).
+    """
+    values = []
+    for mask in half_masks(cube.shape[1], n_splits, rng):
+        first, second = half_means(cube, mask[None])
+        triangles = [upper_triangle(correlation_rdm(*gram([half[0]]))) for half in (first, second)]
+        values.append(pearson_columns(triangles[0][:, None], triangles[1][:, None])[0])
+    return np.array(values)
