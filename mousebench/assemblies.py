@@ -39,7 +39,9 @@ T = TypeVar("T", xr.Dataset, xr.DataArray)
 def make_stimuli(values: np.ndarray, stimulus_id: Sequence[Any] | np.ndarray, **attrs: Any) -> xr.DataArray:
     """Return checked stimuli, uint8 (stimulus, y, x) or (stimulus, y, x, channel)."""
     dims = ("stimulus", "y", "x", "channel")[: np.ndim(values)]
-    stimuli = xr.DataArray(values, dims=dims, coords={"stimulus_id": ("stimulus", np.asarray(stimulus_id))}, attrs=attrs)
+    stimuli = xr.DataArray(
+        values, dims=dims, coords={"stimulus_id": ("stimulus", np.asarray(stimulus_id))}, attrs=attrs
+    )
     return check_stimuli(stimuli)
 
 
@@ -104,7 +106,9 @@ def check_stimuli(stimuli: xr.DataArray) -> xr.DataArray:
     if stimuli.dtype != np.uint8:
         raise ContractViolation(f"stimuli are {stimuli.dtype}; uint8 in 0..255 is expected")
     if stimuli.ndim == 4 and stimuli.sizes["channel"] != 3:
-        raise ContractViolation(f"stimuli have {stimuli.sizes['channel']} channels; 3, or no channel dimension, is expected")
+        raise ContractViolation(
+            f"stimuli have {stimuli.sizes['channel']} channels; 3, or no channel dimension, is expected"
+        )
     _unique_ids(stimuli, "stimulus", "stimulus_id")
     return stimuli
 
@@ -190,7 +194,11 @@ def _positions(have: np.ndarray, want: np.ndarray) -> np.ndarray:
     missing = [value for value in wanted if value not in where]
     extra = set(where) - set(wanted)
     if missing or extra:
-        parts = [f"{len(ids)} {word} (first {next(iter(ids))!r})" for ids, word in ((missing, "missing"), (sorted(extra, key=str), "unknown")) if ids]
+        parts = [
+            f"{len(ids)} {word} (first {next(iter(ids))!r})"
+            for ids, word in ((missing, "missing"), (sorted(extra, key=str), "unknown"))
+            if ids
+        ]
         raise ContractViolation(f"the target's stimuli are not the benchmark's: {', '.join(parts)}")
     return np.array([where[value] for value in wanted], dtype=int)
 
@@ -322,7 +330,11 @@ def save(data: T, path: Path) -> None:
         _check_attrs(f"{name}: ", variable.attrs)
     _check_attrs("", dataset.attrs)
     dataset.attrs[_HASH] = content_hash(dataset)
-    encoding = {name: {"zlib": True, "complevel": 1} for name, variable in dataset.variables.items() if variable.dtype == np.float32 and variable.size > 10_000}
+    encoding = {
+        name: {"zlib": True, "complevel": 1}
+        for name, variable in dataset.variables.items()
+        if variable.dtype == np.float32 and variable.size > 10_000
+    }
     with replacing(path) as temporary:
         dataset.to_netcdf(temporary, engine="netcdf4", encoding=encoding)
 
@@ -366,10 +378,12 @@ def load_array(path: Path) -> xr.DataArray:
 def _check_attrs(where: str, attrs: Mapping[Any, Any]) -> None:
     for key, value in attrs.items():
         if isinstance(value, bool) or not isinstance(value, str | int | float | np.integer | np.floating):
-            raise ContractViolation(f"attribute {where}{key!r} is {value!r}; netCDF attributes hold strings and numbers")
+            raise ContractViolation(
+                f"attribute {where}{key!r} is {value!r}; netCDF attributes hold strings and numbers"
+            )
 
 
-class replacing:  # noqa: N801 - reads as a verb at its call sites
+class replacing:
     """Write a file under a temporary name in its folder; on success it takes the final name, on failure it goes.
 
     Use as ``with replacing(path) as temporary: ...``.
@@ -408,7 +422,9 @@ class replacing:  # noqa: N801 - reads as a verb at its call sites
 
     def _cannot(self, error: BaseException) -> StoreError:
         reason = getattr(error, "strerror", None) or error
-        return StoreError(f"cannot write {self.path}: {reason}", "check the permissions of the folder and the free space of the disk")
+        return StoreError(
+            f"cannot write {self.path}: {reason}", "check the permissions of the folder and the free space of the disk"
+        )
 
 
 def concat_text(values: Iterable[Any]) -> str:

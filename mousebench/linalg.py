@@ -74,4 +74,4 @@ def pearson_columns(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     b = b - b.mean(0)
     aa, bb = (a * a).sum(0), (b * b).sum(0)
     scale = np.sqrt(aa) * np.sqrt(bb)
-    return np.divide((a * b).sum(0), scale, out=np.full(scale.shape, np.nan), where=scale > 0)
+    return np.asarray(np.divide((a * b).sum(0), scale, out=np.full(scale.shape, np.nan), where=scale > 0))
