@@ -9,6 +9,7 @@ and of 118. The floor is the bare pass plus the arithmetic of the Grams at the s
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import numpy as np
 import torch
@@ -31,14 +32,12 @@ def main(names: list[str]) -> None:
         model = TorchModel(net, memory_budget=2**50)
         batch = model._prepare(images)
         model._prepare = lambda some, batch=batch: batch[: len(some)]  # type: ignore[method-assign]
-        times = best_of(
-            3,
-            {
-                "16": lambda: _bare(net, batch, 16),
-                "118": lambda: _bare(net, batch, 118),
-                "ours": lambda: model.reduce(images),
-            },
-        )
+        candidates = {
+            "16": partial(_bare, net, batch, 16),
+            "118": partial(_bare, net, batch, 118),
+            "ours": partial(model.reduce, images),
+        }
+        times = best_of(3, candidates)
         layers = model.reduce(images).layers
         features = sum(layer.n_features for layer in layers)
         arithmetic = N_IMAGES * (N_IMAGES + 1) * features / rate

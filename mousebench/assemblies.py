@@ -39,10 +39,7 @@ T = TypeVar("T", xr.Dataset, xr.DataArray)
 def make_stimuli(values: np.ndarray, stimulus_id: Sequence[Any] | np.ndarray, **attrs: Any) -> xr.DataArray:
     """Return checked stimuli, uint8 (stimulus, y, x) or (stimulus, y, x, channel)."""
     dims = ("stimulus", "y", "x", "channel")[: np.ndim(values)]
-    stimuli = xr.DataArray(
-        values, dims=dims, coords={"stimulus_id": ("stimulus", np.asarray(stimulus_id))}, attrs=attrs
-    )
-    return check_stimuli(stimuli)
+    return check_stimuli(_labelled(values, dims, {"stimulus_id": ("stimulus", np.asarray(stimulus_id))}, attrs))
 
 
 def make_responses(
@@ -74,12 +71,7 @@ def make_responses(
         "repetition": ("presentation", np.asarray(repetition)),
     }
     coords.update({name: ("neuroid", np.asarray(column)) for name, column in neuroid.items()})
-    try:
-        responses = xr.DataArray(
-            np.asarray(values, dtype=np.float32), dims=("presentation", "neuroid"), coords=coords, attrs=attrs
-        )
-    except ValueError as error:
-        raise ContractViolation(f"responses do not fit their labels: {error}") from error
+    responses = _labelled(np.asarray(values, dtype=np.float32), ("presentation", "neuroid"), coords, attrs)
     check_target(responses)
     return responses
 
@@ -89,14 +81,20 @@ def make_rdm(
 ) -> xr.DataArray:
     """Return a checked RDM, float64 dissimilarities (stimulus, stimulus_b)."""
     ids = np.asarray(stimulus_id)
-    rdm = xr.DataArray(
-        np.asarray(values, dtype=np.float64),
-        dims=("stimulus", "stimulus_b"),
-        coords={"stimulus_id": ("stimulus", ids), "stimulus_id_b": ("stimulus_b", ids)},
-        attrs={"distance": distance, **attrs},
-    )
+    coords: dict[Hashable, Any] = {"stimulus_id": ("stimulus", ids), "stimulus_id_b": ("stimulus_b", ids)}
+    attrs = {"distance": distance, **attrs}
+    rdm = _labelled(np.asarray(values, dtype=np.float64), ("stimulus", "stimulus_b"), coords, attrs)
     check_target(rdm)
     return rdm
+
+
+def _labelled(
+    values: np.ndarray, dims: Sequence[str], coords: Mapping[Hashable, Any], attrs: Mapping[str, Any]
+) -> xr.DataArray:
+    try:
+        return xr.DataArray(values, dims=dims, coords=coords, attrs=attrs)
+    except ValueError as error:
+        raise ContractViolation(f"values and labels do not fit: {error}") from error
 
 
 def check_stimuli(stimuli: xr.DataArray) -> xr.DataArray:
@@ -142,7 +140,7 @@ def _check_responses(responses: xr.DataArray) -> None:
     if np.isinf(responses.values).any():
         raise ContractViolation("responses hold infinite values; a missing trial is NaN")
     neuroids = responses["neuroid_id"].values
-    if len(np.unique(neuroids)) != len(neuroids):
+    if len(set(neuroids.tolist())) < len(neuroids):
         raise ContractViolation(f"neuroid_id {_first_duplicate(neuroids)!r} occurs more than once")
     trials = set()
     for trial in zip(responses["stimulus_id"].values.tolist(), responses["repetition"].values.tolist(), strict=True):
@@ -157,6 +155,8 @@ def _check_rdm(rdm: xr.DataArray) -> None:
     if len(ids) != len(ids_b) or not np.array_equal(ids, ids_b):
         raise ContractViolation("the rows and the columns of an RDM are not the same stimuli in the same order")
     values = rdm.values
+    if values.size == 0:
+        raise ContractViolation("an RDM is empty")
     if rdm.dtype != np.float64:
         raise ContractViolation(f"an RDM is {rdm.dtype}; float64 is expected")
     if not np.isfinite(values).all():
@@ -177,14 +177,14 @@ def _coordinate(array: xr.DataArray, dim: str, name: str) -> np.ndarray:
 
 def _unique_ids(array: xr.DataArray, dim: str, name: str) -> np.ndarray:
     ids = _coordinate(array, dim, name)
-    if len(np.unique(ids)) != len(ids):
+    if len(set(ids.tolist())) < len(ids):
         raise ContractViolation(f"{name} {_first_duplicate(ids)!r} occurs more than once")
     return ids
 
 
 def _first_duplicate(ids: np.ndarray) -> Any:
-    values, counts = np.unique(ids, return_counts=True)
-    return values[counts > 1][0].item()
+    values = ids.tolist()
+    return next(value for number, value in enumerate(values) if value in values[:number])
 
 
 def _positions(have: np.ndarray, want: np.ndarray) -> np.ndarray:
@@ -193,6 +193,8 @@ def _positions(have: np.ndarray, want: np.ndarray) -> np.ndarray:
     wanted = want.tolist()
     missing = [value for value in wanted if value not in where]
     extra = set(where) - set(wanted)
+    if len(set(wanted)) < len(wanted):
+        raise ContractViolation(f"stimulus_id {_first_duplicate(want)!r} is asked for more than once")
     if missing or extra:
         parts = [
             f"{len(ids)} {word} (first {next(iter(ids))!r})"

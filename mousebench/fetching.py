@@ -131,12 +131,12 @@ def read_verified(folder: Path, name: str, sums: Mapping[str, str], hint: str) -
 
 
 def read_sums(folder: Path) -> dict[str, str]:
-    """Return name -> sha256 of what was fetched into a folder; empty where nothing was."""
+    """Return name -> sha256 of what was fetched into a folder; a line that is damaged counts for nothing."""
     path = folder / SUMS
     if not path.is_file():
         return {}
-    pairs = [line.split("  ", 1) for line in path.read_text(encoding="utf-8").splitlines() if line]
-    return {name: digest for digest, name in pairs}
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return {name: digest for digest, gap, name in (line.partition("  ") for line in lines) if gap}
 
 
 def _write_sums(folder: Path, sums: Mapping[str, str]) -> None:

@@ -31,7 +31,7 @@ from mousebench.errors import (
     UnknownIdentifier,
     UsageError,
 )
-from mousebench.specs import Spec, check_identifier, file_name, split_variant
+from mousebench.specs import Spec, check_identifier, file_name, is_identifier, split_variant
 
 GROUP = "mousebench"
 LOCAL = "local"
@@ -116,7 +116,7 @@ class Catalogue:
         PluginConflict
             If more than one plugin does, or the plugin's own name is claimed twice.
         """
-        for name in (identifier, split_variant(identifier)[0]):
+        for name in (identifier, split_variant(identifier)[0]) if is_identifier(identifier) else (identifier,):
             found = self.entries[kind].get(name, [])
             if len(found) > 1:
                 raise _conflict(f"{kind[:-1]} {name!r} is provided", [entry.plugin for entry in found])
@@ -150,7 +150,7 @@ class Catalogue:
         entry = self.find(kind, identifier)
         arguments = {}
         if identifier != entry.spec.identifier:
-            if "variant" not in inspect.signature(entry.spec.load).parameters:
+            if not _takes_variant(entry.spec):
                 raise UnknownIdentifier(
                     f"{kind[:-1]} {entry.spec.identifier!r} has no variants, so {identifier!r} is unknown"
                 )
@@ -160,8 +160,15 @@ class Catalogue:
                 return entry.spec.load(**arguments)
         except MousebenchError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise broken_plugin(entry, "cannot be loaded", error) from error
+
+
+def _takes_variant(spec: Spec) -> bool:
+    try:
+        return "variant" in inspect.signature(spec.load).parameters
+    except ValueError:  # some built-in types have no signature
+        return False
 
 
 def broken_plugin(entry: Entry, what: str, error: BaseException) -> PluginBroken:

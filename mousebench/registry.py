@@ -132,7 +132,7 @@ def _reviewed(name: str, value: Any) -> Reviewed:
         raise ContractViolation(
             f"registry.yaml: {where} has status {entry['status']!r}", f"one of {', '.join(STATUSES)}"
         )
-    if not isinstance(entry["version"], int):
+    if type(entry["version"]) is not int:  # true is an int too
         raise ContractViolation(f"registry.yaml: {where} has version {entry['version']!r}; a whole number is expected")
     lists = {
         kind: {key: str(cite) for key, cite in _plain(entry.get(kind), f"{where}, {kind}").items()} for kind in KINDS

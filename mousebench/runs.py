@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
@@ -56,7 +57,6 @@ class _Pending:
     layers: Layers
     comparison: Comparison
     todo: Comparison
-    stored: xr.Dataset | None
     scores: dict[str, xr.Dataset] | Future[dict[str, xr.Dataset]]
 
 
@@ -74,12 +74,23 @@ def run(request: Request, found: Catalogue, progress: Progress) -> Iterator[Done
     comparisons = _comparisons(request, found, progress)
     with _pool(request, comparisons) as pool:
         waiting: list[tuple[str, str, _Pending | Done]] = []
-        for name in request.models:
-            waiting += _start(name, request, found, comparisons, pool, progress)
-            if pool is None:
-                yield from (_finish(item, request) for item in waiting)
-                waiting = []
-        yield from (_finish(item, request) for item in waiting)
+        try:
+            for name in request.models:
+                waiting += _start(name, request, found, comparisons, pool, progress)
+                while waiting and _is_ready(waiting[0]):
+                    yield _finish(waiting.pop(0), request)
+            while waiting:
+                yield _finish(waiting.pop(0), request)
+        except KeyboardInterrupt:
+            for item in filter(_is_ready, waiting):
+                _finish(item, request)  # what is finished is stored
+            raise
+
+
+def _is_ready(item: tuple[str, str, _Pending | Done]) -> bool:
+    """Say whether an item can be finished without waiting."""
+    state = item[2]
+    return isinstance(state, Done) or isinstance(state.scores, dict) or state.scores.done()
 
 
 def _comparisons(request: Request, found: Catalogue, progress: Progress) -> list[Comparison]:
@@ -125,7 +136,7 @@ def _start(
                 scores: dict[str, xr.Dataset] | Future[dict[str, xr.Dataset]] = scoring.compare(layers, part, progress)
             else:
                 scores = pool.submit(_work, layers.dataset, metric, todo)
-            started.append((name, metric, _Pending(model, layers, comparison, part, stored, scores)))
+            started.append((name, metric, _Pending(model, layers, comparison, part, scores)))
         except MousebenchError as error:
             started.append((name, metric, _failed(model.identifier, comparison, error)))
     return started
@@ -135,15 +146,18 @@ def _plan(
     model: Named, comparison: Comparison, request: Request, progress: Progress
 ) -> tuple[xr.Dataset | None, list[str]]:
     """Return what is stored and still valid, and the sites that are to be computed."""
-    path = _path(model, comparison, request)
+    stored, trouble = _stored(model, comparison, request)
     if request.force:
-        return None, comparison.sites
-    key = scoring.result_key(model, comparison)
-    stored, trouble = store.still_valid(path, key, comparison.target_hashes)
+        return stored, comparison.sites
     if trouble:
         progress.note(f"scoring again: {trouble}")
     have = set(stored["site"].values.tolist()) if stored is not None else set()
     return stored, [site for site in comparison.sites if site not in have]
+
+
+def _stored(model: Named, comparison: Comparison, request: Request) -> tuple[xr.Dataset | None, str]:
+    key = scoring.result_key(model, comparison)
+    return store.still_valid(_path(model, comparison, request), key, comparison.target_hashes)
 
 
 def _finish(item: tuple[str, str, _Pending | Done], request: Request) -> Done:
@@ -158,8 +172,9 @@ def _finish(item: tuple[str, str, _Pending | Done], request: Request) -> Done:
         scores = state.scores if isinstance(state.scores, dict) else _outcome(state.scores, state.model)
         key = scoring.result_key(state.model, comparison)
         result = scoring.assemble(state.model, state.layers, state.todo, scores, key)
-        if state.stored is not None:
-            result = scoring.join_sites(state.stored, result, comparison.benchmark.thing.sites)
+        stored, _ = _stored(state.model, comparison, request)  # another run may have added sites since
+        if stored is not None:
+            result = scoring.join_sites(stored, result, comparison.benchmark.thing.sites)
         path = _path(state.model, comparison, request)
         store.write(result, path)
     except MousebenchError as error:
@@ -235,6 +250,7 @@ def _begin_worker(
     plugin_files: Sequence[str], benchmark: str, metrics: Sequence[str], sites: Sequence[str], seed: int
 ) -> None:
     """Make the comparisons of a worker process from identifiers: arrays are not sent."""
+    sys.stdout = sys.stderr  # stdout is for results
     found = discover(plugin_files)
     chosen = named("benchmarks", benchmark, found)
     for metric in metrics or chosen.thing.metrics[:1]:

@@ -23,7 +23,7 @@ from mousebench.plugins import Plugin, cause_of, result_name
 from mousebench.progress import Progress, Silent
 from mousebench.provenance import describe_plugin, environment
 from mousebench.representations import Layers
-from mousebench.store import FORMAT
+from mousebench.store import FORMAT, only_sites
 
 CEILING_FLOOR = 0.1  # below this ceiling a ratio says more of the noise than of the model
 LEVEL = 0.95
@@ -350,6 +350,8 @@ def _interval(score: xr.Dataset, ceiling: xr.Dataset, normalisation: str) -> tup
         for i in range(draws.sizes["bootstrap"])
     ]
     tail = (1 - LEVEL) / 2
+    if not np.isfinite(values).any():
+        return float("nan"), float("nan")
     low, high = np.nanquantile(values, [tail, 1 - tail])
     return float(low), float(high)
 
@@ -424,10 +426,19 @@ def score_model(
 
 def join_sites(old: xr.Dataset, new: xr.Dataset, order: Sequence[str]) -> xr.Dataset:
     """Return one result of the sites of two of the same key, the new one's first where both have a site."""
-    rest = [site not in set(new["site"].values.tolist()) for site in old["site"].values.tolist()]
+    rest = only_sites(old, [site for site in old["site"].values.tolist() if site not in new["site"].values])
+    joined = _concatenated([new, rest], "site", "site", order)
+    if "neuroid" in new.dims:
+        joined = joined.merge(_concatenated([new, rest], "neuroid", "neuroid_site", order))
+    return joined.pipe(with_mean_score)
+
+
+def _concatenated(parts: Sequence[xr.Dataset], dim: str, by: str, order: Sequence[str]) -> xr.Dataset:
+    """Return what the parts hold along a dimension, sorted by the order of their sites."""
+    other = {"site": ["neuroid"], "neuroid": [str(name) for name in parts[0].dims if name != "neuroid"]}[dim]
     joined = xr.concat(
-        [new, old.isel(site=rest)],
-        "site",
+        [part.drop_dims(other, errors="ignore") for part in parts],
+        dim,
         data_vars="minimal",
         coords="minimal",
         compat="override",
@@ -435,7 +446,7 @@ def join_sites(old: xr.Dataset, new: xr.Dataset, order: Sequence[str]) -> xr.Dat
         combine_attrs="override",
     )
     rank = {site: number for number, site in enumerate(order)}
-    return joined.isel(site=np.argsort([rank[site] for site in joined["site"].values.tolist()])).pipe(with_mean_score)
+    return joined.isel({dim: np.argsort([rank[site] for site in joined[by].values.tolist()], kind="stable")})
 
 
 def as_model(model: Any) -> Model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -74,5 +75,13 @@ def still_valid(path: Path, key: str | None, target_hashes: dict[str, str]) -> t
     if result.attrs.get("key") != key:
         return None, ""
     hashes = dict(zip(result["site"].values.tolist(), result["target_sha256"].values.tolist(), strict=True))
-    same = np.array([target_hashes.get(site, digest) == digest for site, digest in hashes.items()])
-    return (result.isel(site=same), "") if same.any() else (None, "")
+    same = [site for site, digest in hashes.items() if target_hashes.get(site, digest) == digest]
+    return (only_sites(result, same), "") if same else (None, "")
+
+
+def only_sites(result: xr.Dataset, sites: Collection[str]) -> xr.Dataset:
+    """Return a result for some of its sites, and for the neuroids of these."""
+    part = result.isel(site=np.isin(result["site"].values, list(sites)))
+    if "neuroid" in part.dims:
+        part = part.isel(neuroid=np.isin(part["neuroid_site"].values, list(sites)))
+    return part

@@ -17,11 +17,11 @@ import json
 import os
 import sys
 import weakref
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CONTAINERS = (nn.Sequential, nn.ModuleList)
 _CHUNK = 4096  # features a matrix product; 118 of them in float64 stay in the cache
 _STRIPE = 16 * _CHUNK  # features a task; fixed, so that sums do not depend on the number of threads
+_BARE_MODULE = frozenset(vars(nn.Module()))
 _LIVE = 4  # copies of the widest layer alive at once: input, output, what the convolution rearranges
 
 
@@ -62,6 +63,9 @@ def paper_preprocess(size: int = 224) -> Callable[[Image.Image], torch.Tensor]:
         ]
     )
     return squash
+
+
+_Key = tuple[str, int, str]  # module path, number of the call, item of its output
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,7 @@ class _Trace:
 
     calls: tuple[_Call, ...]
     skipped: Mapping[str, str]
+    memory_format: torch.memory_format
 
 
 class TorchModel:
@@ -146,7 +151,7 @@ class TorchModel:
         noise = np.random.default_rng(0).integers(0, 256, (3, 256, 256, 3), dtype=np.uint8)
         return tuple(call.name for call in self._trace(noise, torch.device("cpu")).calls)
 
-    @cached_property
+    @property  # not kept: a net may be trained on between two scores
     def fingerprint(self) -> Mapping[str, str]:
         """All that changes the numbers; a part that cannot be resolved is "unknown", and is then not cached."""
         return {
@@ -240,49 +245,60 @@ class TorchModel:
         return torch.stack(tensors)
 
     def _trace(self, images: np.ndarray, device: torch.device) -> _Trace:
-        """Pass two and three images, and see which axis of which output grows with them."""
+        """Pass two and three images, and see which axis of which output grows with them.
+
+        On a CPU, convolutions run up to twice as fast with channels last; a net whose code does not allow that (it
+        calls ``view`` on what it thinks contiguous) fails here and gets its images the other way.
+        """
         few = self._prepare(images[np.arange(3) % len(images)])
-        two, _ = self._record(few[:2], device)
-        three, skipped = self._record(few, device)
-        if two.keys() != three.keys():
-            odd = sorted(map(str, two.keys() ^ three.keys()))[0]
+        if device.type == "cpu":
+            with contextlib.suppress(PluginBroken):
+                return self._try_trace(few, device, torch.channels_last)
+        return self._try_trace(few, device, torch.contiguous_format)
+
+    def _try_trace(self, few: torch.Tensor, device: torch.device, memory_format: torch.memory_format) -> _Trace:
+        shapes: dict[_Key, tuple[int, ...]] = {}
+        seen: dict[_Key, tuple[list[int], int, bytes, str]] = {}
+        skipped: dict[str, str] = {}
+
+        def see_two(path: str, call: int, output: Any) -> None:
+            shapes.update({(path, call, item): tuple(x.shape) for item, x in _tensors(output) if _is_layer(x)})
+
+        def see_three(path: str, call: int, output: Any) -> None:
+            for item, x in _tensors(output):
+                if not _is_layer(x):
+                    skipped[_layer_name(path, call, item, 2)] = f"its output is {_shape(x)}, not a float tensor"
+                    continue
+                before = shapes.get((path, call, item), ())
+                axes = [axis for axis in range(x.ndim) if x.shape[axis] == 3 and before[axis : axis + 1] == (2,)]
+                width, digest = _digest(x, axes[0]) if len(axes) == 1 else (0, b"")
+                seen[path, call, item] = axes, width, digest, _shape(x)
+
+        self._run(few[:2], see_two, device, memory_format)
+        self._run(few, see_three, device, memory_format)
+        if shapes.keys() != seen.keys():
+            odd = sorted(map(str, shapes.keys() ^ seen.keys()))[0]
             raise ContractViolation(f"the net runs different layers for 2 and for 3 images (first: {odd})")
-        counts = Counter(path for path, _, item in three if item in ("", "0"))
+        n_calls = Counter(path for path, call in {(path, call) for path, call, _ in seen})
+        names = {key: _layer_name(*key, n_calls[key[0]]) for key in seen}
+        for pattern in self.selection or ():
+            if "#" in pattern and not any(_name_matches(name, pattern) for name in (*names.values(), *skipped)):
+                raise _no_such_layer(pattern, names.values())
         calls = []
-        for key, tensor in three.items():
-            name = _layer_name(*key, counts[key[0]])
-            axes = [a for a in range(tensor.ndim) if tensor.shape[a] == 3 and two[key].shape[a : a + 1] == (2,)]
+        for key, (axes, width, digest, shape) in seen.items():
+            name = names[key]
             if len(axes) != 1:
-                skipped[name] = f"{'no' if not axes else 'more than one'} axis of {_shape(tensor)} counts the images"
+                skipped[name] = f"{'no' if not axes else 'more than one'} axis of {shape} counts the images"
             elif self._selected(name, key[0]):
-                flat = tensor.movedim(axes[0], 0).reshape(3, -1).contiguous()
-                digest = hashlib.blake2b(flat.numpy().data, digest_size=16).digest()
-                calls.append(_Call(*key, name, axes[0], flat.shape[1], digest))
+                calls.append(_Call(*key, name, axes[0], width, digest))
         if not calls:
             raise ContractViolation("the net has no layer to score", concat_notes(skipped))
-        return _Trace(tuple(calls), skipped)
+        return _Trace(tuple(calls), skipped, memory_format)
 
     def _selected(self, name: str, path: str) -> bool:
         if self.selection is None:
             return True
-        return any(path == p or name == p or fnmatch.fnmatchcase(name, p) for p in self.selection)
-
-    def _record(
-        self, batch: torch.Tensor, device: torch.device
-    ) -> tuple[dict[tuple[str, int, str], torch.Tensor], dict[str, str]]:
-        """Return the float outputs of one forward pass by (path, call, item), and what was passed over."""
-        seen: dict[tuple[str, int, str], torch.Tensor] = {}
-        skipped: dict[str, str] = {}
-
-        def see(path: str, call: int, output: Any) -> None:
-            for item, tensor in _tensors(output):
-                if isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and tensor.ndim > 0:
-                    seen[path, call, item] = tensor.detach().to("cpu", torch.float32, copy=True)
-                else:
-                    skipped[_layer_name(path, call, item, 2)] = f"its output is {_shape(tensor)}, not a float tensor"
-
-        self._run(batch, see, device)
-        return seen, skipped
+        return any(path == p or fnmatch.fnmatchcase(path, p) or _name_matches(name, p) for p in self.selection)
 
     def _forward(
         self,
@@ -303,12 +319,18 @@ class TorchModel:
                     raise ContractViolation(f"layer {layer.name!r} gives {_shape(tensor)} for {len(batch)} images")
                 consume(layer, tensor)
 
-        self._run(batch, see, device)
+        self._run(batch, see, device, trace.memory_format)
         if expected:
             missing = next(iter(expected.values())).name
             raise ContractViolation(f"layer {missing!r} did not run for all images")
 
-    def _run(self, batch: torch.Tensor, see: Callable[[str, int, Any], None], device: torch.device) -> None:
+    def _run(
+        self,
+        batch: torch.Tensor,
+        see: Callable[[str, int, Any], None],
+        device: torch.device,
+        memory_format: torch.memory_format,
+    ) -> None:
         """Run the net once, hooked, in eval mode, without gradients, TF32 off; leave it as it was."""
         called: Counter[str] = Counter()
 
@@ -322,7 +344,7 @@ class TorchModel:
         with _as_it_was(self.module, device), torch.no_grad(), _full_float32():
             handles = [module.register_forward_hook(hook(path)) for path, module in self._modules.items()]
             try:
-                self.module(batch.to(device))
+                self.module(batch.to(device).contiguous(memory_format=memory_format))
             except ContractViolation:
                 raise
             except Exception as error:
@@ -364,6 +386,8 @@ class _Collector:
 
     def _passed_on(self, call: _Call, tensor: torch.Tensor) -> str | None:
         """Return the earlier layer whose very tensor this is, unchanged: dropout in eval, a block's last child."""
+        if tensor.is_inference():  # has no version; result() finds equal layers all the same
+            return None
         known = self.alive.get(id(tensor))
         if known is not None and known[0]() is tensor and known[1] == tensor._version:
             return known[2]
@@ -374,19 +398,23 @@ class _Collector:
         """Return the layers, those that equal an earlier one in every element dropped."""
         kept: list[Reduction] = []
         duplicates: dict[str, str] = {}
-        seen: dict[tuple[bytes, bytes, bytes], str] = {}
+        alike: defaultdict[bytes, list[Reduction]] = defaultdict(list)
         for call in trace.calls:
             original = self.same[call.name]
             if original is None:
-                total, row_sum = self.grams[call.name], self.sums[call.name]
-                # the same elements in three images, and the same Gram, bit for bit, over all of them
-                key = (call.digest, row_sum.tobytes(), total.tobytes())
-                original = seen.setdefault(key, call.name)
-                if original == call.name:
-                    kept.append(Reduction(call.name, total, row_sum, call.width))
+                layer = Reduction(call.name, self.grams[call.name], self.sums[call.name], call.width)
+                original = next((other.name for other in alike[call.digest] if _same(layer, other)), None)
+                if original is None:
+                    alike[call.digest].append(layer)
+                    kept.append(layer)
                     continue
             duplicates[call.name] = duplicates.get(original, original)
         return Reductions(kept, duplicates, dict(trace.skipped), device)
+
+
+def _same(a: Reduction, b: Reduction) -> bool:
+    """Say whether layers whose elements agree in three images agree in all: their Grams differ by rounding only."""
+    return bool(np.abs(a.gram - b.gram).max() <= 1e-12 * np.abs(a.gram).max())
 
 
 def _reduce(tensor: torch.Tensor, pool: ThreadPoolExecutor) -> tuple[np.ndarray, np.ndarray]:
@@ -429,11 +457,25 @@ def _tensors(output: Any, item: str = "") -> Iterator[tuple[str, Any]]:
         yield item, output
 
 
+def _is_layer(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point() and value.ndim > 0
+
+
+def _digest(tensor: torch.Tensor, axis: int) -> tuple[int, bytes]:
+    """Return the number of features and a hash of all elements, image by image."""
+    flat = tensor.detach().movedim(axis, 0).reshape(tensor.shape[axis], -1).float().cpu().contiguous()
+    return flat.shape[1], hashlib.blake2b(flat.numpy().data, digest_size=16).digest()
+
+
 def _layer_name(path: str, call: int, item: str, n_calls: int) -> str:
     """Return ``path``, ``path#call`` where a module is called more than once, ``path#call.item`` for tuples."""
     if item:
         return f"{path}#{call}.{item}"
     return f"{path}#{call}" if n_calls > 1 else path
+
+
+def _name_matches(name: str, pattern: str) -> bool:
+    return name == pattern or fnmatch.fnmatchcase(name, pattern)
 
 
 def _no_such_layer(name: str, known: Any) -> ContractViolation:
@@ -522,8 +564,16 @@ def _hash_weights(module: nn.Module) -> str:
 
 
 def _hash_architecture(module: nn.Module) -> str:
-    """Hash how the net is put together, and the source of its own classes (torch's are in torch's version)."""
+    """Hash how the net is put together: its parts with their settings, and the source of its own classes and functions.
+
+    torch's own source is in torch's version.
+    """
     digest = hashlib.sha256(str(module).encode())
+    for path, part in module.named_modules():
+        settings = _settings(part)
+        if settings is None:
+            return "unknown"
+        digest.update(f"{path}\n".encode() + settings)
     for cls in sorted({type(part) for part in module.modules()}, key=lambda c: (c.__module__, c.__qualname__)):
         if cls.__module__.partition(".")[0] == "torch":
             continue
@@ -545,16 +595,57 @@ def _source_of(thing: Any) -> bytes | None:
         return None
 
 
+def _settings(thing: Any) -> bytes | None:
+    """Return the plain attributes of an object as bytes, None where one cannot be told; a repr seldom shows all."""
+    told = [(name, _told(value)) for name, value in sorted(vars(thing).items()) if name not in _BARE_MODULE]
+    return None if any(value is None for _, value in told) else repr(told).encode()
+
+
+def _told(value: Any) -> str | None:
+    """Return what a value is, the same in every process, or None."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return f"{value.dtype} {value.shape} {hashlib.sha256(np.ascontiguousarray(value).data).hexdigest()}"
+    if isinstance(value, nn.Module):
+        parts = _hash_architecture(value), _hash_weights(value)
+        return None if "unknown" in parts else repr(parts)
+    if inspect.isbuiltin(value) or (inspect.isfunction(value) and str(value.__module__).startswith("torch.")):
+        return f"{value.__module__}.{value.__qualname__}"
+    if inspect.isfunction(value):
+        text = _describe(value)
+        return None if text == "unknown" else text
+    text = repr(value)
+    return None if " at 0x" in text else text
+
+
 def _describe(preprocess: Any) -> str:
-    """Say what preprocessing does: its repr where that is complete, else the source that it comes from."""
+    """Say what preprocessing does, from its steps, their settings and their source; "unknown" where one cannot be told."""
+    kind = type(preprocess)
+    torchvision = kind.__module__.startswith("torchvision.transforms.")
+    steps: list[Any] = []
+    if torchvision and kind.__name__ in ("Compose", "Lambda"):
+        steps = preprocess.transforms if kind.__name__ == "Compose" else [preprocess.lambd]
+    if steps:
+        parts = [_describe(step) for step in steps]
+        return "unknown" if "unknown" in parts else f"{kind.__name__}({', '.join(parts)})"
     text = repr(preprocess)
-    if " at 0x" not in text:
-        return text
-    held = [
-        *(getattr(preprocess, "__defaults__", None) or ()),
-        *(c.cell_contents for c in getattr(preprocess, "__closure__", None) or ()),
-    ]
-    source = _source_of(preprocess) if inspect.isfunction(preprocess) else None
-    if source is None or preprocess.__module__ == "__main__" or any(" at 0x" in repr(value) for value in held):
+    if torchvision:  # a Lambda deeper inside does not show what it does
+        return "unknown" if " at 0x" in text or "Lambda(" in text else text
+    function = inspect.isfunction(preprocess)
+    if (preprocess if function else kind).__module__ == "__main__":
         return "unknown"
-    return f"{preprocess.__qualname__} {held!r} {hashlib.sha256(source).hexdigest()}"
+    source = _source_of(preprocess if function else kind)
+    if function:
+        cells = [cell.cell_contents for cell in preprocess.__closure__ or ()]
+        defaults = [*(preprocess.__defaults__ or ()), *(preprocess.__kwdefaults__ or {}).items()]
+        told = [_told(value) for value in defaults + cells]
+        held = None if None in told else repr(told).encode()
+    elif isinstance(preprocess, nn.Module):
+        held = (_told(preprocess) or "").encode() or None
+    else:
+        held = _settings(preprocess) if hasattr(preprocess, "__dict__") and not isinstance(preprocess, partial) else None
+    if source is None or held is None:
+        return "unknown"
+    name = preprocess.__qualname__ if function else kind.__qualname__
+    return f"{name} {hashlib.sha256(source + held).hexdigest()}"

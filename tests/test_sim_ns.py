@@ -16,7 +16,7 @@ from mousebench.assemblies import average, check_stimuli, check_target, stimulus
 from mousebench.errors import UnknownIdentifier, UsageError
 from mousebench.linalg import correlation_rdm, gram, pearson_columns, upper_triangle
 from mousebench.reliability import neuroid_reliability, rdm_reliability, spearman_brown
-from mousebench_plugins.benchmarks import _simulation, sim_ns
+from mousebench_plugins.benchmarks import _sim_features, _sim_scenes, _simulation, sim_ns
 from mousebench_plugins.benchmarks.sim_ns import SimNS
 from mousebench_plugins.models import sim_models
 from mousebench_plugins.models.sim_models import SimFeatures, SimTruth
@@ -65,7 +65,7 @@ def own_folder(tmp_path: Path, folder: Path, scenes: np.ndarray) -> Path:
 
 @pytest.fixture(scope="module")
 def bank_rdms(world: SimNS, scenes: np.ndarray) -> dict[str, np.ndarray]:
-    return {name: rdm_pairs(world.standard_features(scenes, name)) for name in _simulation.feature_banks()}
+    return {name: rdm_pairs(world.standard_features(scenes, name)) for name in _sim_features.feature_banks()}
 
 
 def population(world: SimNS, site: str, n_cells: int) -> tuple[_simulation.Population, np.ndarray]:
@@ -112,7 +112,7 @@ def test_the_scenes_differ_from_one_another(scenes: np.ndarray) -> None:
 
 
 def test_a_seed_fixes_the_scenes() -> None:
-    first, again, other = (_simulation.make_scenes(seed, 5) for seed in (3, 3, 4))
+    first, again, other = (_sim_scenes.make_scenes(seed, 5) for seed in (3, 3, 4))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
@@ -125,9 +125,9 @@ def test_the_feature_banks_are_clearly_different(bank_rdms: dict[str, np.ndarray
     assert np.abs(between[np.triu_indices(len(between), 1)]).max() < 0.8
 
 
-@pytest.mark.parametrize("name", list(_simulation.feature_banks()))
+@pytest.mark.parametrize("name", list(_sim_features.feature_banks()))
 def test_a_feature_bank_is_a_function_of_any_images(name: str, scenes: np.ndarray) -> None:
-    bank = _simulation.feature_banks()[name]
+    bank = _sim_features.feature_banks()[name]
     grey = scenes[:9]
     features = bank(grey)
     assert features.dtype == np.float64
@@ -245,7 +245,7 @@ def test_the_truth_names_the_driver_of_every_site(world: SimNS) -> None:
     assert truth["driver"].dims == ("site",)
     assert truth["site"].values.tolist() == list(world.sites)
     assert truth["driver"].sel(site="VISp.L4").item() == sim_ns.DRIVERS["VISp.L4"]
-    assert set(truth["driver"].values) == set(_simulation.feature_banks())
+    assert set(truth["driver"].values) == set(_sim_features.feature_banks())
 
 
 def test_the_planted_bank_is_nearer_to_its_site_than_any_other(
@@ -302,7 +302,7 @@ def forbid_making(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("made again")
 
-    monkeypatch.setattr(_simulation, "make_scenes", refuse)
+    monkeypatch.setattr(_sim_scenes, "make_scenes", refuse)
     monkeypatch.setattr(_simulation, "record", refuse)
 
 

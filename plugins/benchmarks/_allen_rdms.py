@@ -69,6 +69,9 @@ class AllenRdms:
     def stimuli(self) -> xr.DataArray:
         """Return the scenes, uint8 (stimulus, y, x), in Allen frame order; grey last."""
         scenes = [_scene(name, self._read(name)) for name in SCENES]
+        for name, scene in zip(SCENES, scenes, strict=True):
+            if scene.shape != scenes[0].shape:
+                raise ContractViolation(f"{name} has shape {scene.shape}, {SCENES[0]} {scenes[0].shape}")
         ids = np.arange(N_SCENES)
         if self.include_grey:
             scenes.append(np.full_like(scenes[0], GREY_LEVEL))
@@ -186,6 +189,9 @@ def parse_reliability(content: bytes) -> dict[str, tuple[float, float]]:
     missing = [site for site in SITES if site not in found]
     if missing:
         raise ContractViolation(f"{RELIABILITIES} lacks {', '.join(missing)}")
+    for site in SITES:
+        if not abs(found[site][0]) <= 1:  # NaN is none either
+            raise ContractViolation(f"{RELIABILITIES} gives {site} the mean {found[site][0]}, which is no correlation")
     return found
 
 

@@ -1,7 +1,8 @@
-"""What the simulated benchmark is made of: scenes, feature banks, populations of neurons, trials.
+"""The neurons of sim-ns: populations with planted reliabilities, and their trials.
 
 Every neuron of a site is driven by the same bank of image-computable features. Neuron i has the drive
-d_i(s) = w_i' z(s), the tuning g_i(s) = max(0, 1 + c_i d_i(s)), and answers image s with the expected response
+d_i(s) = w_i' z(s), the tuning g_i(s) = log(1 + exp(2 (1 + c_i d_i(s)))) / 2, a soft rectification, and answers image s
+with the expected response
 
     mu_i(s) = a_i lambda_i g_i(s),
 
@@ -18,29 +19,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from scipy import fft, ndimage
-from threadpoolctl import threadpool_limits
 
 from mousebench.reliability import neuroid_reliability
+from mousebench_plugins.benchmarks import _sim_features, _sim_scenes
+from mousebench_plugins.benchmarks._sim_features import one_thread
 
-Features = Callable[[np.ndarray], np.ndarray]
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-# products are small here: threads gain little, and where other programs run as well they wait for one another. It also
-# makes the last bits independent of the number of cores.
-_one_thread: Callable[[Function], Function] = threadpool_limits.wrap(limits=1, user_api="blas")
-
-N_SCENES = 118
-SCENE_SHAPE = (192, 246)  # the Allen scenes, 918 x 1174, at about a fifth
-ACUITY_SHAPE = (48, 61)  # about 0.5 cycles a degree, what a mouse resolves of a screen 120 degrees wide
 N_SPLITS = 100
 MARGIN = 0.3  # of reliability: see record()
 _CELLS_A_CHUNK = 512
@@ -49,10 +38,6 @@ _LOWEST_RATE = 0.01  # events a presentation
 _SHARPNESS = 2  # of the rectification
 # sd of the log of how strongly neurons respond: with it the RDMs of the sites are about as reliable as the real ones
 _AMPLITUDE_SPREAD = 0.5
-_FLOOR = 1e-3  # of the full range of grey: keeps the features of a blank image finite
-_N_ORIENTATIONS = 4
-_PADDING = 12
-_IMAGES_A_CHUNK = 8
 
 # Split-half reliabilities of all excitatory neurons of a site, in thousandths, at the LEVELS of their distribution.
 # Summarised from the reliabilities by site of Conwell, Buice, Barbu and Alvarez (2020), published code repository.
@@ -95,295 +80,6 @@ CELLS = {
 }  # fmt: skip
 # imaging depths of the release, um, that METHODS' rule puts into each layer
 DEPTHS_UM = {"L23": (175, 185, 195), "L4": (205, 225, 250, 265, 275), "L5": (320, 335, 350, 365, 375), "L6": (550, 570)}
-
-
-# Scenes: dead leaves, occluding shapes whose radii follow a power law, which have the spectra of natural scenes.
-
-
-def make_scenes(seed: int, n_scenes: int = N_SCENES) -> np.ndarray:
-    """Return naturalistic scenes.
-
-    Dead leaves with texture and shading inside the leaves and light over the whole; leaf size, contrast, texture and
-    orientation differ from scene to scene.
-
-    Parameters
-    ----------
-    seed : int
-    n_scenes : int
-
-    Returns
-    -------
-    uint8 (stimulus, y, x)
-    """
-    rng = np.random.default_rng([seed, zlib.crc32(b"scenes")])
-    textures = _noise_fields(rng, 16, exponent=1.0)
-    warps = _noise_fields(rng, 16, exponent=2.0)
-    return np.stack([_scene(rng, textures, warps) for _ in range(n_scenes)])
-
-
-def _noise_fields(rng: np.random.Generator, n: int, exponent: float) -> np.ndarray:
-    """Return float64 (field, y, x) of unit variance whose amplitude spectrum falls as f^-exponent."""
-    height, width = SCENE_SHAPE
-    frequency = np.hypot(fft.fftfreq(height)[:, None], fft.rfftfreq(width))
-    frequency[0, 0] = np.inf
-    shape = (n, *frequency.shape)
-    spectrum = (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)) / frequency**exponent
-    fields = fft.irfft2(spectrum, s=SCENE_SHAPE)
-    return np.asarray(fields / fields.std((1, 2), keepdims=True))
-
-
-def _scene(rng: np.random.Generator, textures: np.ndarray, warps: np.ndarray) -> np.ndarray:
-    """Return one scene, uint8 (y, x)."""
-    leaf, centre, radius = _leaves(rng)
-    first, second = rng.choice(len(warps), 2, replace=False)
-    leaf = _warped(leaf, rng.uniform(0, 14) * warps[[first, second]])
-    n = len(radius)
-    y, x = np.indices(SCENE_SHAPE)
-    slope = rng.uniform(0.2, 0.6) * rng.standard_normal((2, n)) / radius
-    field = rng.choice(len(textures), 2, replace=False)
-    offset = rng.integers(0, SCENE_SHAPE)
-    texture = np.roll(textures[field], offset, axis=(1, 2))
-    roughness = np.exp(rng.normal(-0.8, 0.5) + 0.6 * rng.standard_normal(n))
-    image = rng.standard_normal(n)[leaf] + roughness[leaf] * texture[0]
-    image += slope[0, leaf] * (y - centre[0, leaf]) + slope[1, leaf] * (x - centre[1, leaf])
-    return _lit(rng, image)
-
-
-def _leaves(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Drop leaves on a ground, each hiding what lies below it.
-
-    Returns
-    -------
-    leaf : int (y, x)
-        The leaf on top, 0 = the ground.
-    centre : float64 (2, leaf)
-    radius : float64 (leaf)
-    """
-    height, width = SCENE_SHAPE
-    smallest, largest = np.exp(rng.uniform(np.log(1.6), np.log(9))), rng.uniform(40, 110)
-    mean_area = 2 * np.pi * np.log(largest / smallest) * smallest**2
-    n = int(np.clip(rng.uniform(1, 3) * 1.44 * height * width / mean_area, 20, 900))
-    # the inverse of the distribution function of a density r^-3 between smallest and largest
-    radius = (smallest**-2 - rng.random(n) * (smallest**-2 - largest**-2)) ** -0.5
-    centre = rng.uniform(-0.1, 1.1, (2, n)) * np.array([[height], [width]])
-    angle = rng.uniform(0, np.pi) + rng.choice([0.25, 0.6, 3.0]) * rng.standard_normal(n)
-    stretch = np.exp(rng.uniform(0.3, 2.2) * rng.random(n) / 2)
-    angular = rng.random(n) < 0.25
-    leaf = np.zeros(SCENE_SHAPE, dtype=np.int64)
-    for k in range(n):
-        _drop(leaf, k + 1, centre[:, k], radius[k], stretch[k], angle[k], bool(angular[k]))
-    ground = np.array([[height / 2], [width / 2]])
-    return leaf, np.hstack([ground, centre]), np.hstack([height, radius])
-
-
-def _drop(
-    leaf: np.ndarray, label: int, centre: np.ndarray, radius: float, stretch: float, angle: float, angular: bool
-) -> None:
-    """Write the label where an ellipse or a rectangle covers the map."""
-    reach = radius * stretch * (np.sqrt(2) if angular else 1)
-    (top, left), (bottom, right) = (
-        np.maximum(centre - reach, 0).astype(int),
-        np.maximum(centre + reach + 2, 0).astype(int),
-    )
-    window = leaf[top:bottom, left:right]
-    y = np.arange(top, top + window.shape[0])[:, None] - centre[0]
-    x = np.arange(left, left + window.shape[1]) - centre[1]
-    along = (np.cos(angle) * x + np.sin(angle) * y) / (radius * stretch)
-    across = (np.cos(angle) * y - np.sin(angle) * x) * stretch / radius
-    inside = np.maximum(np.abs(along), np.abs(across)) < 1 if angular else along**2 + across**2 < 1
-    window[inside] = label
-
-
-def _warped(leaf: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    """Return the map with its outlines bent by a shift field (2, y, x) in pixels."""
-    y, x = np.rint(np.indices(SCENE_SHAPE) + shift).astype(int)
-    return np.asarray(leaf[np.clip(y, 0, SCENE_SHAPE[0] - 1), np.clip(x, 0, SCENE_SHAPE[1] - 1)])
-
-
-def _lit(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Return the scene under a gradient of light, blurred by the optics, in 256 grey levels."""
-    y, x = np.indices(SCENE_SHAPE) / np.array(SCENE_SHAPE)[:, None, None] - 0.5
-    angle = rng.uniform(0, 2 * np.pi)
-    image = image + rng.uniform(0.4, 2.8) * (np.cos(angle) * y + np.sin(angle) * x)
-    image = ndimage.gaussian_filter(image, rng.uniform(0.3, 0.6))
-    image = (image - image.mean()) / image.std()
-    contrast, brightness = np.exp(rng.normal(0.2, 0.3)), rng.normal(-0.2, 0.35)
-    return np.asarray(np.rint(255 / (1 + np.exp(-contrast * image - brightness))), dtype=np.uint8)
-
-
-# Feature banks: what may drive a site. Each is a function of any images, seen with the acuity of a mouse.
-
-
-def feature_banks() -> dict[str, Features]:
-    """Return the feature banks by name, each uint8 (image, height, width[, 3]) -> float64 (image, feature)."""
-    return {
-        "luminance": luminance,
-        "edges-fine": edges_fine,
-        "edges-coarse": edges_coarse,
-        "texture": texture,
-        "global": global_statistics,
-    }
-
-
-def luminance(images: np.ndarray) -> np.ndarray:
-    """Return the luminance of a coarse grid of blurred patches, float64 (image, feature)."""
-    return _flat(_pooled(acuity(images), (8, 10)))
-
-
-def edges_fine(images: np.ndarray) -> np.ndarray:
-    """Return where and how fine edges are oriented, relative to their mean over the image, (image, feature)."""
-    return _local_energy(images, wavelength=3.5, grid=(7, 9))
-
-
-def edges_coarse(images: np.ndarray) -> np.ndarray:
-    """Return where and how coarse edges are oriented, relative to their mean over the image, (image, feature)."""
-    return _local_energy(images, wavelength=14.0, grid=(5, 6))
-
-
-def texture(images: np.ndarray) -> np.ndarray:
-    """Return products of Gabor energies of different orientation and scale over those of independent ones.
-
-    What remains when the energies themselves are divided out: how structure goes together locally.
-
-    Returns
-    -------
-    float64 (image, feature)
-    """
-    maps = np.concatenate([gabor_energy(images, 3.5), gabor_energy(images, 7.0)], axis=1)
-    grid = (2, 3)
-    mean = _pooled(maps, grid) + _FLOOR
-    products = [_pooled(maps[:, a, None] * maps[:, a:], grid) for a in range(maps.shape[1])]
-    a, b = np.triu_indices(maps.shape[1])
-    return _flat(np.log((np.concatenate(products, axis=1) + _FLOOR**2) / (mean[:, a] * mean[:, b])))
-
-
-def global_statistics(images: np.ndarray) -> np.ndarray:
-    """Return statistics of the whole image: brightness, contrast, skewness, spectrum, orientations, (image, feature)."""
-    seen = acuity(images)
-    mean = seen.mean((1, 2))
-    deviation = seen - mean[:, None, None]
-    sd = seen.std((1, 2)) + _FLOOR
-    skewness = (deviation**3).mean((1, 2)) / sd**3
-    energy = np.stack([gabor_energy(images, wavelength).mean((2, 3)) for wavelength in (3.5, 7.0, 14.0, 28.0)], axis=1)
-    energy = energy + _FLOOR
-    spectrum = energy.mean(2) / sd[:, None]
-    orientation = energy / energy.mean(2, keepdims=True)
-    return np.column_stack([mean, np.log(sd), skewness, np.log(spectrum), _flat(np.log(orientation))])
-
-
-def acuity(images: np.ndarray) -> np.ndarray:
-    """Return images as a mouse resolves them.
-
-    Parameters
-    ----------
-    images : uint8 (image, height, width) or (image, height, width, 3)
-
-    Returns
-    -------
-    float64 (image, y, x)
-        Grey, 0..1, ACUITY_SHAPE pixels, each the mean over its area.
-    """
-    seen = np.empty((len(images), *ACUITY_SHAPE))
-    for start in range(0, len(images), _IMAGES_A_CHUNK):  # a set of full-size colour images is large in float64
-        chunk = images[start : start + _IMAGES_A_CHUNK]
-        grey = chunk.mean(-1) if chunk.ndim == 4 else chunk
-        seen[start : start + _IMAGES_A_CHUNK] = _pooled(grey / 255, ACUITY_SHAPE)
-    return seen
-
-
-def gabor_energy(images: np.ndarray, wavelength: float) -> np.ndarray:
-    """Return the amplitude of Gabor quadrature pairs.
-
-    Parameters
-    ----------
-    images : uint8 (image, height, width[, 3])
-    wavelength : float
-        In pixels of ACUITY_SHAPE.
-
-    Returns
-    -------
-    float64 (image, orientation, y, x)
-    """
-    seen = acuity(images)
-    margin = ((0, 0), (_PADDING, _PADDING), (_PADDING, _PADDING))
-    spectrum = fft.fft2(np.pad(seen, margin, mode="reflect"))
-    inner = (..., slice(_PADDING, -_PADDING), slice(_PADDING, -_PADDING))
-    maps = [np.abs(fft.ifft2(spectrum * band))[inner] for band in _gabor_bands(spectrum.shape[1:], wavelength)]
-    return np.stack(maps, axis=1)
-
-
-@lru_cache
-def _gabor_bands(shape: tuple[int, int], wavelength: float) -> np.ndarray:
-    """Return the transfer functions of one-sided Gabor filters an octave wide, float64 (orientation, y, x)."""
-    fy, fx = fft.fftfreq(shape[0])[:, None], fft.fftfreq(shape[1])
-    angles = np.pi * np.arange(_N_ORIENTATIONS) / _N_ORIENTATIONS
-    width = 0.35 / wavelength
-    return np.stack(
-        [
-            2
-            * np.exp(
-                -((fy - np.sin(angle) / wavelength) ** 2 + (fx - np.cos(angle) / wavelength) ** 2) / (2 * width**2)
-            )
-            for angle in angles
-        ]
-    )
-
-
-def _local_energy(images: np.ndarray, wavelength: float, grid: tuple[int, int]) -> np.ndarray:
-    """Return Gabor energy pooled on a grid over its mean over the image, (image, feature): free of contrast."""
-    pooled = _pooled(gabor_energy(images, wavelength), grid)
-    return _flat(np.log((pooled + _FLOOR) / (pooled.mean((1, 2, 3), keepdims=True) + _FLOOR)))
-
-
-def _pooled(maps: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Return the means over the areas of a grid, (..., y, x) -> (..., *grid)."""
-    # two large products: many small ones make the threads of the BLAS wait for one another
-    rows = np.tensordot(maps, _areas(grid[1], maps.shape[-1]), axes=(-1, 1))
-    return np.asarray(np.tensordot(rows, _areas(grid[0], maps.shape[-2]), axes=(-2, 1)).swapaxes(-1, -2))
-
-
-@lru_cache
-def _areas(n_out: int, n_in: int) -> np.ndarray:
-    """Return the matrix (out, in) that averages n_in pixels over n_out equal lengths, with shares at the borders."""
-    edges = np.linspace(0, n_in, n_out + 1)
-    pixel = np.arange(n_in)
-    overlap = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
-    return np.asarray(np.maximum(overlap, 0) * n_out / n_in)
-
-
-def _flat(maps: np.ndarray) -> np.ndarray:
-    return maps.reshape(len(maps), -1)
-
-
-@dataclass(frozen=True)
-class StandardBank:
-    """A feature bank whose features have mean 0 and variance 1 over the scenes it was fixed on.
-
-    Parameters
-    ----------
-    name : str
-    mean, scale : float64 (feature)
-    """
-
-    name: str
-    mean: np.ndarray
-    scale: np.ndarray
-
-    @classmethod
-    @_one_thread
-    def fixed_on(cls, name: str, scenes: np.ndarray) -> StandardBank:
-        """Return the bank standardised over scenes, uint8 (stimulus, y, x)."""
-        features = feature_banks()[name](scenes)
-        scale = features.std(0)
-        return cls(name, features.mean(0), np.where(scale > 0, scale, 1.0))
-
-    @_one_thread
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Return float64 (image, feature) of uint8 (image, height, width[, 3])."""
-        return np.asarray((feature_banks()[self.name](images) - self.mean) / self.scale)
-
-
-# Populations: neurons with a planted reliability, and their trials.
 
 
 def planted_reliabilities(site: str, n_cells: int) -> np.ndarray:
@@ -459,7 +155,7 @@ def _tuning(drive: np.ndarray, width: np.ndarray) -> np.ndarray:
     return np.asarray(np.logaddexp(0, _SHARPNESS * (1 + width * drive)) / _SHARPNESS)
 
 
-@_one_thread
+@one_thread
 def make_population(
     site: str, features: np.ndarray, n_cells: int, repetitions: int, rng: np.random.Generator
 ) -> Population:
@@ -533,7 +229,7 @@ class Recording:
     n_simulated: int
 
 
-@_one_thread
+@one_thread
 def record(
     population: Population, features: np.ndarray, repetitions: int, threshold: float, seed: Sequence[int]
 ) -> Recording:
@@ -608,6 +304,8 @@ def cell_positions(neuroid_id: np.ndarray) -> np.ndarray:
 
 
 def world_hash(parameters: Mapping[str, Any]) -> str:
-    """Return the sha256 of the parameters and of this module's text: of all that fixes the numbers."""
-    text = json.dumps(parameters, sort_keys=True).encode()
-    return hashlib.sha256(text + Path(__file__).read_bytes()).hexdigest()
+    """Return the sha256 of the parameters and of the text of the three modules: of all that fixes the numbers."""
+    digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode())
+    for file in (__file__, _sim_features.__file__, _sim_scenes.__file__):
+        digest.update(Path(file).read_bytes())
+    return digest.hexdigest()

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     import xarray as xr
 
-    from mousebench_plugins.benchmarks._simulation import Population, StandardBank
+    from mousebench_plugins.benchmarks._sim_features import StandardBank
+    from mousebench_plugins.benchmarks._simulation import Population
 
 # the bank of features that drives each site; which one has no claim to anatomy
 DRIVERS = {
@@ -103,7 +104,7 @@ class SimNS:
     def stimuli(self) -> xr.DataArray:
         """Return the scenes, uint8 (stimulus, y, x)."""
         from mousebench.assemblies import make_stimuli
-        from mousebench_plugins.benchmarks._simulation import N_SCENES, make_scenes
+        from mousebench_plugins.benchmarks._sim_scenes import N_SCENES, make_scenes
 
         if self._scenes is None:
             name = self._file_name("stimuli", {"version": self.version, "seed": self.seed})
@@ -180,7 +181,7 @@ class SimNS:
 
     def standard_features(self, images: np.ndarray, bank: str) -> np.ndarray:
         """Return a feature bank of any images, standardised by the scenes, float64 (image, feature)."""
-        from mousebench_plugins.benchmarks._simulation import StandardBank
+        from mousebench_plugins.benchmarks._sim_features import StandardBank
 
         if bank not in self._banks:
             self._banks[bank] = StandardBank.fixed_on(bank, self.stimuli().values)
@@ -200,7 +201,7 @@ class SimNS:
 
     def _check(self) -> None:
         from mousebench.errors import UsageError
-        from mousebench_plugins.benchmarks._simulation import feature_banks
+        from mousebench_plugins.benchmarks._sim_features import feature_banks
 
         for site in [*self.drivers, *self.cells]:
             self._check_site(site)

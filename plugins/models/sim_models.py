@@ -28,7 +28,7 @@ class SimFeatures:
     version = 1
 
     def __init__(self, benchmark: SimNS | None = None) -> None:
-        from mousebench_plugins.benchmarks._simulation import feature_banks
+        from mousebench_plugins.benchmarks._sim_features import feature_banks
 
         self.benchmark = _sim_ns() if benchmark is None else benchmark
         self.layers: Sequence[str] = tuple(feature_banks())
