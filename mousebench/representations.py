@@ -202,7 +202,7 @@ def _reduce(model: Model, stimuli: xr.DataArray, device: str, progress: Progress
             progress.advance(1)
     except MousebenchError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         text = " ".join(str(error).split())
         raise PluginBroken(
             f"the model's activations fail: {type(error).__name__}: {text}", "--debug shows where"

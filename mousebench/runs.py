@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,11 +139,22 @@ def _start(
             if pool is None:
                 scores: dict[str, xr.Dataset] | Future[dict[str, xr.Dataset]] = scoring.compare(layers, part, progress)
             else:
-                scores = pool.submit(_work, layers.dataset, metric, todo)
+                scores = _submit(pool, model, layers, metric, todo)
             started.append((name, metric, _Pending(model, layers, comparison, part, scores)))
         except MousebenchError as error:
             started.append((name, metric, _failed(model.identifier, comparison, error)))
     return started
+
+
+def _submit(
+    pool: ProcessPoolExecutor, model: Named, layers: Layers, metric: str, sites: Sequence[str]
+) -> Future[dict[str, xr.Dataset]]:
+    try:
+        return pool.submit(_work, layers.dataset, metric, sites)
+    except BrokenProcessPool as error:
+        raise PluginBroken(
+            f"{model.identifier!r} was not scored: a worker process died before", "try --jobs 1"
+        ) from error
 
 
 def _plan(
@@ -252,6 +266,7 @@ def _begin_worker(
 ) -> None:
     """Make the comparisons of a worker process from identifiers: arrays are not sent."""
     sys.stdout = sys.stderr  # stdout is for results
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C reaches workers too: the parent says what happened
     found = discover(plugin_files)
     chosen = named("benchmarks", benchmark, found)
     for metric in metrics or chosen.thing.metrics[:1]:

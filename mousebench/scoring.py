@@ -204,7 +204,7 @@ def _blaming(named: Named, kind: str, where: str = "") -> Iterator[None]:
         raise
     except MousebenchError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PluginBroken(
             f"{_who(named, kind)}{where} fails: {cause_of(error)}", "--debug shows where it happened"
         ) from error

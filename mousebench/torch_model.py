@@ -231,7 +231,7 @@ class TorchModel:
         for number, image in enumerate(images):
             try:
                 tensor = self.preprocess(Image.fromarray(np.ascontiguousarray(image)))
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise PluginBroken(f"preprocessing fails on image {number}: {type(error).__name__}: {error}") from error
             if not isinstance(tensor, torch.Tensor) or tensor.ndim != 3 or not tensor.is_floating_point():
                 raise ContractViolation(
@@ -347,7 +347,7 @@ class TorchModel:
                 self.module(batch.to(device).contiguous(memory_format=memory_format))
             except ContractViolation:
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 text = " ".join(str(error).split())
                 raise PluginBroken(f"the net fails on {len(batch)} images: {type(error).__name__}: {text}") from error
             finally:
