@@ -124,7 +124,9 @@ def _add_score(commands: Any) -> None:
     parser.add_argument("--benchmark", required=True, metavar="B")
     parser.add_argument("--metric", type=_names, metavar="X,...", help="the benchmark's first by default")
     parser.add_argument("--site", type=_names, metavar="S,...", help="only these sites")
-    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda|mps")
+    parser.add_argument(
+        "--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="where nets run (auto)"
+    )
     parser.add_argument("--seed", type=_natural, default=0, metavar="N", help="of folds, permutations and splits (0)")
     parser.add_argument("--jobs", type=_positive, default=1, metavar="N", help="processes for the metrics (1)")
     parser.add_argument(
@@ -320,6 +322,7 @@ def _fetch(options: argparse.Namespace) -> int:
 
 
 def _score(options: argparse.Namespace) -> int:
+    from mousebench.plugins import split_local_model
     from mousebench.progress import progress_for_stderr
     from mousebench.runs import Request, check_writable, run
     from mousebench.store import default_results
@@ -341,6 +344,8 @@ def _score(options: argparse.Namespace) -> int:
     found.find("benchmarks", request.benchmark)
     for metric in request.metrics:
         found.find("metrics", metric)
+    if len(request.models) == 1 and split_local_model(request.models[0]) is None:
+        found.find("models", request.models[0])  # a typo is said before the benchmark's data are made or read
     check_writable(request.results)
     progress = progress_for_stderr()
     done = []

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -222,7 +223,7 @@ def test_json_in_a_file_comes_beside_the_tables(toy: Cli, tmp_path: Path) -> Non
 
 
 def test_json_is_written_if_all_models_fail(toy: Cli, tmp_path: Path) -> None:
-    done = toy("toy-zzz", "--json", tmp_path / "out.json")
+    done = toy("toy-zzz,toy-yyy", "--json", tmp_path / "out.json")
     assert done.code == 2
     assert json.loads((tmp_path / "out.json").read_text()) == {"format": 1, "results": []}
 
@@ -302,3 +303,16 @@ def test_the_installed_command_is_there() -> None:
         pytest.skip("the command is not beside this python")
     done = subprocess.run([script, "--version"], capture_output=True, text=True, env=os.environ)
     assert (done.returncode, done.stdout.split()[0]) == (0, "mousebench")
+
+
+def test_a_single_unknown_model_is_said_before_any_data_are_made(toy: Cli, calls: Callable[[], list[str]]) -> None:
+    done = toy("toy-zzz")
+    assert done.code == 2
+    assert done.err.startswith("error: unknown model 'toy-zzz'; did you mean")
+    assert not any(call.startswith(("stimuli", "target")) for call in calls())
+
+
+def test_an_unknown_device_is_refused(toy: Cli) -> None:
+    done = toy("toy-a", "--device", "cud")
+    assert done.code == 2
+    assert "did you mean 'cuda'?" in done.err
