@@ -59,7 +59,8 @@ def correlation_rdm(gram: np.ndarray, feature_sum: np.ndarray, n_features: int) 
     variance = np.diag(covariance)
     varies = variance > CONSTANT * np.diag(gram)
     scale = np.sqrt(np.where(varies, variance, np.nan))
-    rdm = 1 - covariance / scale[:, None] / scale[None, :]
+    # rounding can take r beyond 1 where hardly anything varies
+    rdm = 1 - np.clip(covariance / scale[:, None] / scale[None, :], -1, 1)
     rdm = (rdm + rdm.T) / 2
     rdm[np.diag_indices_from(rdm)] = np.where(varies, 0.0, np.nan)
     return np.asarray(rdm)

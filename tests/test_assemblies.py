@@ -521,8 +521,3 @@ def test_a_folder_in_the_way_is_a_store_error(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot write"):
         assemblies.save(xr.Dataset({"x": 1.0}), tmp_path / "plain" / "file.nc")
     assert not list(tmp_path.glob(".*"))
-
-
-def test_concat_text_shortens_long_lists() -> None:
-    assert assemblies.concat_text([1, "b"]) == "1, b"
-    assert assemblies.concat_text(range(10)) == "0, 1, 2, 3, 4, 5, 6, 7 and 2 more"
