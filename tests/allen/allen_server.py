@@ -74,9 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _fault(self, kind: str) -> bool:
         faults = self.state.faults
-        if not getattr(faults, kind) and getattr(faults, kind) != 0 or faults.only not in self.path:
-            return False
-        if kind == "cut" and faults.cut is None or kind == "stall" and not faults.stall:
+        if faults.only not in self.path or (kind != "cut" and not getattr(faults, kind)):
             return False
         with self.state.lock:
             self.state.hits += 1
@@ -90,13 +88,17 @@ class _Handler(BaseHTTPRequestHandler):
         faults = self.state.faults
         path = self.root / self.path.split("?")[0].lstrip("/")
         if faults.busy and self._fault("busy"):
-            return self._plain(503, b"slow down", body)
+            self._plain(503, b"slow down", body)
+            return
         if unquote(self.path) in self.state.answers:
-            return self._plain(200, self.state.answers[unquote(self.path)], body)
-        if faults.missing and self._fault("missing") or not path.is_file():
-            return self._plain(404, b"<Error>NoSuchKey</Error>", body)
+            self._plain(200, self.state.answers[unquote(self.path)], body)
+            return
+        if (faults.missing and self._fault("missing")) or not path.is_file():
+            self._plain(404, b"<Error>NoSuchKey</Error>", body)
+            return
         if faults.html and self._fault("html"):
-            return self._plain(200, b"<html>please log in</html>", body, kind="text/html")
+            self._plain(200, b"<html>please log in</html>", body, kind="text/html")
+            return
         size = path.stat().st_size - (faults.short if faults.only in self.path else 0)
         tag = hashlib.md5(f"{path.name}{size}".encode()).hexdigest()
         changed = (
@@ -105,7 +107,8 @@ class _Handler(BaseHTTPRequestHandler):
         etag = f'"{tag}{"-new" if changed else "-25"}"'
         wanted = self.headers.get("If-Match")
         if wanted and wanted != etag and not faults.loose:
-            return self._plain(412, b"", body)
+            self._plain(412, b"", body)
+            return
         self._file(path, size, etag, body=body)
 
     def _file(self, path: Path, size: int, etag: str, *, body: bool) -> None:
@@ -117,7 +120,8 @@ class _Handler(BaseHTTPRequestHandler):
             asked = None
         first, last = (int(asked.group(1)), min(int(asked.group(2) or size), size - 1)) if asked else (0, size - 1)
         if asked and first >= size:
-            return self._plain(416, b"", body)
+            self._plain(416, b"", body)
+            return
         self.send_response(206 if asked else 200)
         if asked:
             shift = 7 if self.state.faults.wrong_range and self._fault("wrong_range") else 0

@@ -119,7 +119,7 @@ def test_only_the_sites_asked_for_are_fetched(fetch, server):
 
 
 def test_an_unknown_site_is_named(fetch, server):
-    with pytest.raises(UnknownIdentifier, match="'VISp.L7'"):
+    with pytest.raises(UnknownIdentifier, match=r"'VISp\.L7'"):
         fetch(server.url, sites=["VISp.L7"])
 
 

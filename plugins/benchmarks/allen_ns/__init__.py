@@ -34,6 +34,6 @@ def load_two_photon(identifier: str, variant: str | None = None) -> object:
 
 def load_ephys(variant: str | None = None) -> object:
     """Return the Neuropixels benchmark; see ``ephys.VARIANTS`` for the variants."""
-    from mousebench_plugins.benchmarks.allen_ns.ephys import neuropixels
+    from mousebench_plugins.benchmarks.allen_ns.ephys import load
 
-    return neuropixels(variant)
+    return load(variant)

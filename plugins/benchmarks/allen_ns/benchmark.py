@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,11 +12,11 @@ import numpy as np
 from mousebench import assemblies
 from mousebench.errors import MissingData, StoreError, UnknownIdentifier
 from mousebench.home import data_folder
-from mousebench_plugins.benchmarks.allen_ns import assemble, ceilings, checks, fetch, ledger, scenes, session, sites
+from mousebench_plugins.benchmarks.allen_ns import assemble, checks, fetch, scenes, session, sites, stored
 from mousebench_plugins.benchmarks.allen_ns.remote import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     import xarray as xr
@@ -116,16 +116,9 @@ class TwoPhoton:
             If no session of it was fetched, or none of its neurons is reliable enough.
         """
         held, expected = self._sessions(site)
-        path = self.folder / "sites" / f"{site}.{self._key(held)}.nc"
-        if path.is_file():
-            return assemblies.load_array(path)
-        target = self._assemble(site, held, expected)
-        assemblies.save(target, path)
-        for old in path.parent.glob(f"{site}.*.nc"):
-            # arrays of other variants stay; those of other sessions are out of date
-            if old != path and old.name.split(".")[-2].startswith(self._variant_key()):
-                old.unlink(missing_ok=True)
-        return target
+        definition = json.dumps([VERSION, self.rule, asdict(self.recipe)], sort_keys=True)
+        parts = {str(one.id): self._path(one) for one in held}
+        return stored.site_array(self.folder, site, definition, parts, partial(self._assemble, site, held, expected))
 
     def blank(self, site: str) -> xr.DataArray:
         """Return the blank sweeps of a site's neurons, float32 (presentation, neuroid), stimulus_id -1."""
@@ -202,36 +195,9 @@ class TwoPhoton:
             hint = f"delete it and run: mousebench fetch {self.identifier}"
             raise StoreError(error.message, hint) from error
 
-    def _variant_key(self) -> str:
-        definition = json.dumps([VERSION, self.rule, asdict(self.recipe)], sort_keys=True)
-        return hashlib.sha256(definition.encode()).hexdigest()[:8]
-
-    def _key(self, held: Sequence[sites.Experiment]) -> str:
-        """Return a name for this recipe applied to these files."""
-        digest = hashlib.sha256()
-        known = ledger.read(self.folder)
-        for one in held:
-            entry, path = known.get(str(one.id), {}), self._path(one)
-            digest.update(f"{one.id} {entry.get('sha256') or ledger.sha256(path)} ".encode())
-        return self._variant_key() + digest.hexdigest()[:8]
-
     def _assemble(self, site: str, held: Sequence[sites.Experiment], expected: int) -> xr.DataArray:
-        target = assemble.assemble(
-            self._recordings(site, held),
-            site,
-            self._ids,
-            self.recipe,
-            benchmark=self.identifier,
-            version=VERSION,
-            quantity=session.UNITS[QUANTITIES[self.identifier]],
-            depth_rule=self.rule,
-        )
-        bias = ceilings.selection_bias(list(self._recordings(site, held)), self.recipe)
-        target.attrs.update({f"selection_bias_{name}": value for name, value in bias.items()})
-        target.attrs.update(ceilings.site_ceilings(target, self.recipe.seed))
-        target.attrs["counts"] = json.dumps({**json.loads(target.attrs["counts"]), "expected": expected})
-        return target
-
-    def _recordings(self, site: str, held: Sequence[sites.Experiment]) -> Iterator[assemble.Recording]:
-        for one in held:
-            yield assemble.recording(self._load(one), site, self._ids)
+        recordings = [assemble.recording(self._load(one), site, self._ids) for one in held]
+        what = {"quantity": session.UNITS[QUANTITIES[self.identifier]], "depth_rule": self.rule}
+        about = {"benchmark": self.identifier, "version": VERSION, **what}
+        target = assemble.assemble(recordings, site, self._ids, self.recipe, **about)
+        return stored.with_ceilings(target, recordings, self.recipe, expected=expected)

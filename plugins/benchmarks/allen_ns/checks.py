@@ -25,13 +25,18 @@ def check_table(table: StimulusTable, name: str) -> list[str]:
     """
     if len(table.frame) == 0:
         raise StoreError(f"{name} has no natural-scene presentation")
-    if table.frame.min() < BLANK or table.frame.max() >= N_SCENES:
-        raise StoreError(
-            f"{name}: frames run from {table.frame.min()} to {table.frame.max()}; -1..{N_SCENES - 1} are expected"
-        )
     if (table.end <= table.start).any() or (np.diff(table.start) <= 0).any() or table.start[0] < 0:
         raise StoreError(f"{name}: presentations overlap in time or end before they start")
-    counts = np.bincount(table.frame + 1, minlength=N_SCENES + 1)
+    return check_counts(table.frame, name)
+
+
+def check_counts(frame: np.ndarray, name: str) -> list[str]:
+    """Return which conditions were shown too seldom; refuse one that was shown too often, or is unknown."""
+    if len(frame) == 0:
+        raise StoreError(f"{name} has no natural-scene presentation")
+    if frame.min() < BLANK or frame.max() >= N_SCENES:
+        raise StoreError(f"{name}: frames run from {frame.min()} to {frame.max()}; -1..{N_SCENES - 1} are expected")
+    counts = np.bincount(frame + 1, minlength=N_SCENES + 1)
     if counts.max() > REPEATS:
         scene = int(counts.argmax()) - 1
         raise StoreError(
@@ -39,15 +44,11 @@ def check_table(table: StimulusTable, name: str) -> list[str]:
             "use the NWB 1 file of the public bucket",
         )
     few = {int(i) - 1: int(counts[i]) for i in np.flatnonzero(counts < REPEATS)}
-    notes = [
-        f"{'blanks' if scene == BLANK else f'scene {scene}'}: {count} of {REPEATS} presentations"
-        for scene, count in few.items()
+    if len(few) > 5:
+        return [f"{len(few)} of {N_SCENES + 1} conditions have fewer than {REPEATS} presentations"]
+    return [
+        f"{'blanks' if i == BLANK else f'scene {i}'}: {count} of {REPEATS} presentations" for i, count in few.items()
     ]
-    return (
-        notes
-        if len(notes) <= 5
-        else [f"{len(notes)} of {N_SCENES + 1} conditions have fewer than {REPEATS} presentations"]
-    )
 
 
 def check_metadata(metadata: SessionMetadata, experiment: Experiment, name: str) -> list[str]:

@@ -1,35 +1,29 @@
 """Fetch the sessions of a two-photon benchmark: plan, move, check, store, and keep a ledger.
 
-Each session becomes one small file, written whole or not at all; a file that is there and intact is never fetched
-again. Workers are processes, because HDF5 reads of one process go one after the other.
+Each session becomes one small file; one that is there and intact is never fetched again.
 """
 
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import shutil
-import threading
 from collections import Counter
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mousebench import assemblies
-from mousebench.errors import MousebenchError, StoreError
+from mousebench.errors import MousebenchError
 from mousebench.fetching import FetchReport
 from mousebench_plugins.benchmarks.allen_ns import ledger, scenes, sites
-from mousebench_plugins.benchmarks.allen_ns.remote import Changed, NotThere, Settings
+from mousebench_plugins.benchmarks.allen_ns.remote import NotThere, Settings
 from mousebench_plugins.benchmarks.allen_ns.session import DFF, read_session
 from mousebench_plugins.benchmarks.allen_ns.source import BUCKET, Bucket, Folder, open_source
+from mousebench_plugins.benchmarks.allen_ns.transfer import Outcome, Task, bar, is_done, mega, run, sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 TABLE = "experiments.json"
@@ -75,30 +69,15 @@ class Plan:
     """What has to be done."""
 
     wanted: list[sites.Experiment]
-    todo: list[sites.Experiment]
+    tasks: list[Task]
     left_out: dict[str, int]
     absent: int
-    sizes: dict[int, int]
     scenes_bytes: int
 
     @property
     def planned_bytes(self) -> int:
         """Return how many bytes are expected to move."""
-        return sum(self.sizes.values()) + self.scenes_bytes
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one session."""
-
-    item: int
-    moved: int
-    requests: int
-    stored: int = 0
-    sha256: str = ""
-    notes: str = "[]"
-    files: str = "[]"
-    error: str = ""
+        return sum(task.size for task in self.tasks) + self.scenes_bytes
 
 
 def session_path(folder: Path, experiment: int) -> Path:
@@ -135,9 +114,9 @@ def fetch(
     report = FetchReport(order.benchmark, str(order.folder), plan.planned_bytes, place.moved, 0, tuple(lines))
     if dry_run:
         return report
-    with _bar(progress, f"fetch {order.benchmark}", plan.planned_bytes) as advance:
+    with bar(progress, f"fetch {order.benchmark}", plan.planned_bytes) as advance:
         failed = _fetch_scenes(order, place, plan, advance)
-        outcomes = _fetch_sessions(order, place.name, plan, jobs, advance)
+        outcomes = run(plan.tasks, place.name, order.settings, order.folder, jobs=jobs, advance=advance)
     failed += [f"experiment {one.item}: {one.error}" for one in outcomes if one.error]
     held = sum(session_path(order.folder, one.id).is_file() for one in plan.wanted)
     stored = sum(one.stored for one in outcomes) + (scenes.stored_bytes(order.folder) if plan.scenes_bytes else 0)
@@ -193,25 +172,18 @@ def make_plan(
     else:
         reachable = wanted
     known = ledger.read(order.folder)
-    todo = [one for one in reachable if not _is_done(order.folder, one.id, known)]
+    todo = [
+        one for one in reachable if not is_done(order.folder, str(one.id), session_path(order.folder, one.id), known)
+    ]
     sizes = _sizes(order, place, todo, known, jobs)
     template = 0 if scenes.is_stored(order.folder, order.siblings) else 118 * int(np.prod(order.scene_shape))
-    return Plan(wanted, todo, left_out, absent, sizes, template)
+    tasks = [_task(order, one, sizes[one.id]) for one in todo]
+    return Plan(wanted, tasks, left_out, absent, template)
 
 
-def _is_done(folder: Path, experiment: int, known: dict[str, dict[str, Any]]) -> bool:
-    """Return whether a session is here and intact; one that the ledger missed is taken into it."""
-    path, entry = session_path(folder, experiment), known.get(str(experiment), {})
-    if not path.is_file():
-        return False
-    if entry.get("status") == "done":
-        return path.stat().st_size == entry["stored"] and ledger.sha256(path) == entry["sha256"]
-    try:
-        assemblies.load(path)
-    except StoreError:
-        return False
-    ledger.append(folder, item=experiment, status="done", stored=path.stat().st_size, sha256=ledger.sha256(path))
-    return True
+def _task(order: Order, experiment: sites.Experiment, size: int) -> Task:
+    read = partial(read_session, experiment=experiment, quantity=order.quantity, scratch=order.folder / "whole")
+    return Task(str(experiment.id), session_path(order.folder, experiment.id), read, size)
 
 
 def _sizes(
@@ -234,13 +206,13 @@ def _whole_size(place: Bucket | Folder, experiment: sites.Experiment) -> int:
 
 def plan_lines(order: Order, plan: Plan, place: Bucket | Folder, chosen: Sequence[str]) -> list[str]:
     """Return the plan as a person wants to read it."""
-    done = len(plan.wanted) - len(plan.todo) - plan.absent
-    stored = len(plan.todo) * MEAN_CELLS * PRESENTATIONS * 4 + plan.scenes_bytes
+    done = len(plan.wanted) - len(plan.tasks) - plan.absent
+    stored = len(plan.tasks) * MEAN_CELLS * PRESENTATIONS * 4 + plan.scenes_bytes
     about = "about " if order.quantity == DFF else ""
     lines = [
-        f"{order.benchmark}: {len(plan.wanted)} sessions of {_of_sites(chosen)}, {done} here, {len(plan.todo)} to fetch",
+        f"{order.benchmark}: {len(plan.wanted)} sessions of {_of_sites(chosen)}, {done} here, {len(plan.tasks)} to fetch",
         f"from {place.name}",
-        f"to move: {about}{_mega(plan.planned_bytes)}; to store: about {_mega(stored)}",
+        f"to move: {about}{mega(plan.planned_bytes)}; to store: about {mega(stored)}",
     ]
     if plan.absent:
         lines.append(f"{plan.absent} sessions are not in that folder")
@@ -258,10 +230,6 @@ def _of_sites(chosen: Sequence[str]) -> str:
     return f"{len(chosen)} sites" if len(chosen) > 3 else ", ".join(chosen)
 
 
-def _mega(count: float) -> str:
-    return f"{count / 1e6:,.1f} MB"
-
-
 def _fetch_scenes(order: Order, place: Bucket | Folder, plan: Plan, advance: Any) -> list[str]:
     if not plan.scenes_bytes:
         scenes.adopt(order.folder, order.siblings)
@@ -273,106 +241,3 @@ def _fetch_scenes(order: Order, place: Bucket | Folder, plan: Plan, advance: Any
     finally:
         advance(plan.scenes_bytes)
     return []
-
-
-def _fetch_sessions(order: Order, source: str, plan: Plan, jobs: int, advance: Any) -> list[Outcome]:
-    outcomes = []
-    work = _in_processes if jobs > 1 and len(plan.todo) > 1 else _in_turn
-    for outcome in work(order, source, plan.todo, jobs):
-        status = "failed" if outcome.error else "done"
-        # an outcome that cannot be noted is found again from the file itself
-        ledger.append(order.folder, status=status, source=source, **vars(outcome))
-        outcomes.append(outcome)
-        advance(plan.sizes[outcome.item])
-    return sorted(outcomes, key=lambda one: one.item)
-
-
-def _in_turn(order: Order, source: str, todo: Sequence[sites.Experiment], jobs: int) -> Iterator[Outcome]:
-    for experiment in todo:
-        yield fetch_one(order, source, experiment)
-
-
-def _in_processes(order: Order, source: str, todo: Sequence[sites.Experiment], jobs: int) -> Iterator[Outcome]:
-    context = multiprocessing.get_context("spawn")
-    workers = min(jobs, len(todo))
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
-        waiting: dict[Future[Outcome], int] = {pool.submit(fetch_one, order, source, one): one.id for one in todo}
-        for future in as_completed(waiting):
-            try:
-                yield future.result()
-            except BrokenProcessPool:
-                yield Outcome(waiting[future], 0, 0, error="the worker process was killed, perhaps for lack of memory")
-
-
-def _end_with_parent() -> None:
-    """End this worker when the process that started it is gone, even if it was killed."""
-    parent = multiprocessing.parent_process()
-
-    def wait() -> None:
-        if parent is not None:
-            parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def fetch_one(order: Order, source: str, experiment: sites.Experiment) -> Outcome:
-    """Fetch, check and store one session; what goes wrong is in the outcome."""
-    place = open_source(source, order.settings)
-    path = session_path(order.folder, experiment.id)
-    try:
-        _check_space(order.folder)
-        session = _read_twice(place, experiment, order)
-        assemblies.save(session, path)
-    except MousebenchError as error:
-        return Outcome(experiment.id, place.moved, place.requests, error=error.message)
-    return Outcome(
-        experiment.id, place.moved, place.requests, path.stat().st_size, ledger.sha256(path),
-        session.attrs["notes"], session.attrs["files"],
-    )  # fmt: skip
-
-
-def _read_twice(place: Bucket | Folder, experiment: sites.Experiment, order: Order) -> Any:
-    try:
-        return read_session(place, experiment, order.quantity, order.folder / "whole")
-    except Changed:  # the new version from its beginning; a second change is an error
-        return read_session(place, experiment, order.quantity, order.folder / "whole")
-
-
-def _check_space(folder: Path, needed: int = 1 << 24) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise StoreError(f"cannot write below {folder}: only {free / 1e6:.0f} MB of the disk are free")
-
-
-def sweep(folder: Path) -> None:
-    """Remove the temporary files of processes that were killed."""
-    for path in folder.rglob(".*.tmp-*"):
-        owner = path.name.rpartition(".tmp-")[2].split("-")[0]
-        if owner.isdigit() and not _is_alive(int(owner)):
-            path.unlink(missing_ok=True)
-
-
-def _is_alive(process: int) -> bool:
-    if os.name != "posix":
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-@contextmanager
-def _bar(progress: Any, description: str, total: float) -> Iterator[Any]:
-    if progress is None:
-        yield lambda amount: None
-        return
-    progress.start(description, total, "B")
-    try:
-        yield progress.advance
-    finally:
-        progress.finish()

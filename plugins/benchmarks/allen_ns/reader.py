@@ -92,11 +92,15 @@ def open_hdf5(file: Path | BinaryIO, name: str) -> Iterator[h5py.File]:
 def dataset(
     handle: h5py.File | h5py.Group, path: str, name: str, *, kinds: str = "iuf", ndim: int | None = None
 ) -> h5py.Dataset:
-    """Return a dataset, or raise StoreError if it is missing, of another kind of dtype, or of another rank."""
+    """Return a dataset, or raise StoreError if it is missing, of another kind of dtype, or of another rank.
+
+    Of the kinds, which are numpy's letters, "O" means variable-length text and nothing else.
+    """
     node = handle.get(path)
     if not isinstance(node, h5py.Dataset):
         raise StoreError(f"{name} has no dataset {path!r}")
-    if h5py.check_vlen_dtype(node.dtype) is not None or node.dtype.kind not in kinds:
+    is_object = node.dtype.kind == "O" and h5py.check_string_dtype(node.dtype) is None
+    if is_object or node.dtype.kind not in kinds:
         raise StoreError(f"{name}: {path!r} has dtype {node.dtype}, which is not what it should hold")
     if ndim is not None and node.ndim != ndim:
         raise StoreError(f"{name}: {path!r} has {node.ndim} dimensions; {ndim} are expected")

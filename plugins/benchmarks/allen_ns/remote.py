@@ -175,8 +175,8 @@ class Client:
             raise StoreError(f"{url}: {failures} answers in a row broke off: {_reason(error)}", _AGAIN) from error
         time.sleep(self.settings.backoff * 2**failures)
 
-    def json(self, url: str) -> Any:
-        """Return a parsed JSON document."""
+    def bytes(self, url: str) -> bytes:
+        """Return the whole content of a small file."""
         body = bytearray()
         for attempt in range(1, self.settings.attempts + 1):
             body.clear()
@@ -188,10 +188,7 @@ class Client:
                 break
             except requests.RequestException as error:
                 self._pause(url, attempt, error)
-        try:
-            return json.loads(body)
-        except ValueError as error:
-            raise StoreError(f"{url} is not JSON (it starts with {bytes(body[:40])!r})") from error
+        return bytes(body)
 
     def download(self, url: str, path: Path) -> Identity:
         """Fetch a whole file; an interrupted one is taken up where it stopped.

@@ -22,6 +22,9 @@ LAYOUT = {
     "EXPERIMENT_DATA": "ophys_experiment_data/{id}.nwb",
     "ANALYSIS_DATA": "ophys_experiment_analysis/{id}_three_session_B_analysis.h5",
     "EVENTS_DATA": "ophys_experiment_events/{id}_events.npz",
+    "EPHYS_SESSIONS": "sessions.csv",
+    "EPHYS_DATA": "session_{id}/session_{id}.nwb",
+    "EPHYS_SCENE": "natural_scene_templates/natural_scene_{id}.tiff",
 }
 
 
@@ -47,6 +50,10 @@ class Source(Protocol):
 
     def open(self, key: str) -> Any:
         """Return a context manager of (file object, Identity)."""
+        ...
+
+    def bytes(self, key: str) -> bytes:
+        """Return the whole content of a small file."""
         ...
 
     def json(self, key: str) -> Any:
@@ -98,9 +105,13 @@ class Bucket:
         file = RangeFile(self.client, self.url(key))
         yield file, file.identity
 
+    def bytes(self, key: str) -> bytes:
+        """Return the whole content of a small file."""
+        return self.client.bytes(self.url(key))
+
     def json(self, key: str) -> Any:
         """Return a parsed JSON document."""
-        return self.client.json(self.url(key))
+        return parse_json(self.bytes(key), self.url(key))
 
     def identity(self, key: str) -> Identity:
         """Return size and ETag."""
@@ -125,9 +136,8 @@ class Bucket:
     def _events_url(self, experiment: int) -> str:
         """Ask the API where it keeps the events of a session; not all of them are known to be in the bucket."""
         criteria = f"[attachable_id$eq{experiment}],well_known_file_type[name$eqObservatoryEventsFile]"
-        answer = self.client.json(
-            f"{self.settings.api}/api/v2/data/query.json?q=model::WellKnownFile,rma::criteria,{criteria}"
-        )
+        query = f"{self.settings.api}/api/v2/data/query.json?q=model::WellKnownFile,rma::criteria,{criteria}"
+        answer = parse_json(self.client.bytes(query), query)
         try:
             return f"{self.settings.api}{answer['msg'][0]['download_link']}"
         except (KeyError, IndexError, TypeError):
@@ -184,14 +194,15 @@ class Folder:
         with CountingFile(path, self) as file:
             yield file, self.identity(key)
 
+    def bytes(self, key: str) -> bytes:
+        """Return the whole content of a small file."""
+        content = self.path(key).read_bytes()
+        self.moved += len(content)
+        return content
+
     def json(self, key: str) -> Any:
         """Return a parsed JSON document."""
-        text = self.path(key).read_bytes()
-        self.moved += len(text)
-        try:
-            return json.loads(text)
-        except ValueError as error:
-            raise StoreError(f"{self.path(key)} is not JSON: {error}") from error
+        return parse_json(self.bytes(key), str(self.path(key)))
 
     def identity(self, key: str) -> Identity:
         """Return size and time of change."""
@@ -204,6 +215,14 @@ class Folder:
         identity = self.identity(key)
         self.moved += identity.size
         yield self.path(key), identity
+
+
+def parse_json(content: bytes, name: str) -> Any:
+    """Return a parsed JSON document, or raise StoreError that says how it starts."""
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise StoreError(f"{name} is not JSON (it starts with {content[:40]!r})") from error
 
 
 def open_source(name: str, settings: Settings) -> Bucket | Folder:
