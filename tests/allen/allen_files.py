@@ -151,8 +151,8 @@ def template(shape: tuple[int, int] = SCENE_SHAPE) -> np.ndarray:
     return np.random.default_rng(7).integers(0, 256, (N_SCENES, *shape)).astype(np.uint8)
 
 
-def write_nwb(path: Path, session: Session, *, scenes: np.ndarray | None = None) -> None:
-    """Write a session file."""
+def write_nwb(path: Path, session: Session, *, scenes: np.ndarray | None = None, unsorted: bool = False) -> None:
+    """Write a session file; ``unsorted`` stores the presentations in another order than they were shown in."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as nwb:
         for key, value in {
@@ -172,9 +172,14 @@ def write_nwb(path: Path, session: Session, *, scenes: np.ndarray | None = None)
         nwb[f"{PIPELINE}/ImageSegmentation/cell_specimen_ids"] = session.cell_ids
         nwb[f"{PIPELINE}/ImageSegmentation/roi_ids"] = np.array([str(i) for i in range(session.n_cells)], "S")
         table = nwb.create_group("stimulus/presentation/natural_scenes_stimulus")
-        table["data"] = session.frame
-        table["frame_duration"] = np.column_stack([session.start, session.end])
-        table["timestamps"] = session.start / 30.0
+        order = np.random.default_rng(5).permutation(len(session.frame)) if unsorted else slice(None)
+        table["data"] = session.frame[order]
+        table["frame_duration"] = np.column_stack([session.start, session.end])[order]
+        table["timestamps"] = session.start[order] / 30.0
+        quiet = nwb.create_group("stimulus/presentation/spontaneous_stimulus")
+        quiet["data"] = np.array([1, -1])
+        quiet["frame_duration"] = np.array([[0, 0], [50, 50]])
+        quiet["timestamps"] = np.array([0.0, 50 / 30])
         nwb["stimulus/templates/natural_scenes_image_stack/data"] = template() if scenes is None else scenes
         if session.with_traces:
             _write_traces(nwb, session)
