@@ -261,3 +261,22 @@ def write_cache(folder: Path, sessions: list[Session], *, events: bool = False, 
         if events:
             write_events(folder / f"ophys_experiment_events/{session.id}_events.npz", session)
     return folder
+
+
+def sessions() -> list[Session]:
+    """Four sessions of three mice in two sites."""
+    return [
+        Session(id=501000001, donor=11),
+        Session(id=501000002, donor=12, n_cells=5, n_reliable=2),
+        Session(id=501000003, donor=11, area="VISl", depth=275, cre="Rorb-IRES2-Cre"),
+        Session(id=501000004, donor=13, area="VISl", depth=350, cre="Nr5a1-Cre", n_cells=4, n_reliable=1),
+    ]
+
+
+def stored(folder: Path) -> dict[str, bytes]:
+    """Return the content of everything that a fetch stored, but the ledger, which holds times."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in ("ledger.jsonl", "experiments.json") and path.suffix != ".lock"
+    }

@@ -13,6 +13,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote
 
+from mousebench_plugins.benchmarks.allen_ns.remote import Settings
+
+QUICK = Settings(attempts=3, backoff=0.01, connect_timeout=5, read_timeout=0.5, block=1 << 16)
+
 
 @dataclass
 class Faults:
@@ -115,7 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         conditional = self.headers.get("If-Range")
         if asked and (
-            conditional not in (None, etag) or self.state.faults.ignore_range and self._fault("ignore_range")
+            conditional not in (None, etag) or (self.state.faults.ignore_range and self._fault("ignore_range"))
         ):
             asked = None
         first, last = (int(asked.group(1)), min(int(asked.group(2) or size), size - 1)) if asked else (0, size - 1)

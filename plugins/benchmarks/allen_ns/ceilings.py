@@ -40,11 +40,11 @@ def site_ceilings(target: xr.DataArray, seed: int, n_splits: int = 20) -> dict[s
     cube, _ = trial_cube(target)
     rng = np.random.default_rng([seed, 1])
     neurons = np.sqrt(np.maximum(neuroid_reliability(cube, rng, n_splits), 0))
-    halves = float(np.nanmean(rdm_reliability(cube, rng, n_splits)))
+    halves = _mean(rdm_reliability(cube, rng, n_splits)) if cube.shape[2] > 1 else float("nan")
     return {
-        "neuron_ceiling": float(np.nanmedian(neurons)),
+        "neuron_ceiling": _median(neurons),
         "rdm_split_half": halves,
-        "rdm_ceiling": float(np.sqrt(max(float(spearman_brown(halves)), 0.0))),
+        "rdm_ceiling": float(np.sqrt(np.maximum(spearman_brown(halves), 0.0))),
     }
 
 
@@ -79,9 +79,9 @@ def selection_bias(
             for name, half in (("same", chooser), ("apart", 1 - chooser)):
                 reliability = np.concatenate([side[half][0][mask] for side, mask in zip(sides, keep, strict=True)])
                 quarters = [side[half][1][:, :, mask] for side, mask in zip(sides, keep, strict=True)]
-                found[f"neuron_{name}"].append(float(np.nanmedian(np.sqrt(np.maximum(reliability, 0)))))
+                found[f"neuron_{name}"].append(_median(np.sqrt(np.maximum(reliability, 0))))
                 found[f"rdm_{name}"].append(_rdm_agreement(np.concatenate(quarters, axis=2)))
-    return {name: float(np.nanmean(values)) if values else float("nan") for name, values in found.items()}
+    return {name: _mean(np.array(values)) for name, values in found.items()}
 
 
 def _both_halves(one: Recording, rng: np.random.Generator, n_splits: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -108,3 +108,13 @@ def _rdm_agreement(means: np.ndarray) -> float:
     if not all(np.isfinite(triangle).all() for triangle in triangles):
         return float("nan")
     return float(np.corrcoef(triangles[0], triangles[1])[0, 1])
+
+
+def _mean(values: np.ndarray) -> float:
+    there = values[~np.isnan(values)]
+    return float(there.mean()) if len(there) else float("nan")
+
+
+def _median(values: np.ndarray) -> float:
+    there = values[~np.isnan(values)]
+    return float(np.median(there)) if len(there) else float("nan")

@@ -256,7 +256,7 @@ def event_responses(events: np.ndarray, table: StimulusTable, name: str) -> np.n
 def read_events(path: Path, name: str) -> np.ndarray:
     """Return the L0 events, float (cell, sample), from an npz archive; pickles are refused."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             if "ev" not in archive:
                 raise StoreError(f"{name} has no array 'ev'")
             events = archive["ev"]

@@ -9,20 +9,11 @@ import sys
 import allen_files
 import numpy as np
 import pytest
-from conftest import sessions
+from allen_files import sessions, stored
 
 from mousebench import assemblies
 from mousebench.errors import MissingData, StoreError, UnknownIdentifier
 from mousebench_plugins.benchmarks.allen_ns import ledger
-
-
-def stored(folder):
-    """Return the content of everything that was stored, but the ledger, which holds times."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in (ledger.NAME, "experiments.json") and path.suffix != ".lock"
-    }
 
 
 class Recorder:
