@@ -13,6 +13,7 @@ class BuildWithRegistry(build_py):
     """Build the packages, with registry.yaml beside mousebench's modules."""
 
     def run(self) -> None:
+        """Build, then copy."""
         super().run()
         if not self.editable_mode:
             shutil.copyfile("registry.yaml", Path(self.build_lib, "mousebench", "registry.yaml"))

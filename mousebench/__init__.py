@@ -12,8 +12,15 @@ from mousebench.hookspecs import hookimpl
 from mousebench.specs import Spec
 
 if TYPE_CHECKING:
-    from mousebench.api import list_benchmarks, list_metrics, list_models, load_benchmark, load_metric, load_model
-    from mousebench.scoring import score
+    from mousebench.api import (
+        list_benchmarks,
+        list_metrics,
+        list_models,
+        load_benchmark,
+        load_metric,
+        load_model,
+        score,
+    )
     from mousebench.torch_model import TorchModel
 
 _LAZY = {

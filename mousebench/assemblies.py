@@ -39,8 +39,7 @@ T = TypeVar("T", xr.Dataset, xr.DataArray)
 def make_stimuli(values: np.ndarray, stimulus_id: Sequence[Any] | np.ndarray, **attrs: Any) -> xr.DataArray:
     """Return checked stimuli, uint8 (stimulus, y, x) or (stimulus, y, x, channel)."""
     dims = ("stimulus", "y", "x", "channel")[: np.ndim(values)]
-    stimuli = xr.DataArray(values, dims=dims, coords={"stimulus_id": ("stimulus", np.asarray(stimulus_id))}, attrs=attrs)
-    return check_stimuli(stimuli)
+    return check_stimuli(_labelled(values, dims, {"stimulus_id": ("stimulus", np.asarray(stimulus_id))}, attrs))
 
 
 def make_responses(
@@ -72,12 +71,7 @@ def make_responses(
         "repetition": ("presentation", np.asarray(repetition)),
     }
     coords.update({name: ("neuroid", np.asarray(column)) for name, column in neuroid.items()})
-    try:
-        responses = xr.DataArray(
-            np.asarray(values, dtype=np.float32), dims=("presentation", "neuroid"), coords=coords, attrs=attrs
-        )
-    except ValueError as error:
-        raise ContractViolation(f"responses do not fit their labels: {error}") from error
+    responses = _labelled(np.asarray(values, dtype=np.float32), ("presentation", "neuroid"), coords, attrs)
     check_target(responses)
     return responses
 
@@ -87,14 +81,20 @@ def make_rdm(
 ) -> xr.DataArray:
     """Return a checked RDM, float64 dissimilarities (stimulus, stimulus_b)."""
     ids = np.asarray(stimulus_id)
-    rdm = xr.DataArray(
-        np.asarray(values, dtype=np.float64),
-        dims=("stimulus", "stimulus_b"),
-        coords={"stimulus_id": ("stimulus", ids), "stimulus_id_b": ("stimulus_b", ids)},
-        attrs={"distance": distance, **attrs},
-    )
+    coords: dict[Hashable, Any] = {"stimulus_id": ("stimulus", ids), "stimulus_id_b": ("stimulus_b", ids)}
+    attrs = {"distance": distance, **attrs}
+    rdm = _labelled(np.asarray(values, dtype=np.float64), ("stimulus", "stimulus_b"), coords, attrs)
     check_target(rdm)
     return rdm
+
+
+def _labelled(
+    values: np.ndarray, dims: Sequence[str], coords: Mapping[Hashable, Any], attrs: Mapping[str, Any]
+) -> xr.DataArray:
+    try:
+        return xr.DataArray(values, dims=dims, coords=coords, attrs=attrs)
+    except ValueError as error:
+        raise ContractViolation(f"values and labels do not fit: {error}") from error
 
 
 def check_stimuli(stimuli: xr.DataArray) -> xr.DataArray:
@@ -104,7 +104,9 @@ def check_stimuli(stimuli: xr.DataArray) -> xr.DataArray:
     if stimuli.dtype != np.uint8:
         raise ContractViolation(f"stimuli are {stimuli.dtype}; uint8 in 0..255 is expected")
     if stimuli.ndim == 4 and stimuli.sizes["channel"] != 3:
-        raise ContractViolation(f"stimuli have {stimuli.sizes['channel']} channels; 3, or no channel dimension, is expected")
+        raise ContractViolation(
+            f"stimuli have {stimuli.sizes['channel']} channels; 3, or no channel dimension, is expected"
+        )
     _unique_ids(stimuli, "stimulus", "stimulus_id")
     return stimuli
 
@@ -138,7 +140,7 @@ def _check_responses(responses: xr.DataArray) -> None:
     if np.isinf(responses.values).any():
         raise ContractViolation("responses hold infinite values; a missing trial is NaN")
     neuroids = responses["neuroid_id"].values
-    if len(np.unique(neuroids)) != len(neuroids):
+    if len(set(neuroids.tolist())) < len(neuroids):
         raise ContractViolation(f"neuroid_id {_first_duplicate(neuroids)!r} occurs more than once")
     trials = set()
     for trial in zip(responses["stimulus_id"].values.tolist(), responses["repetition"].values.tolist(), strict=True):
@@ -153,6 +155,8 @@ def _check_rdm(rdm: xr.DataArray) -> None:
     if len(ids) != len(ids_b) or not np.array_equal(ids, ids_b):
         raise ContractViolation("the rows and the columns of an RDM are not the same stimuli in the same order")
     values = rdm.values
+    if values.size == 0:
+        raise ContractViolation("an RDM is empty")
     if rdm.dtype != np.float64:
         raise ContractViolation(f"an RDM is {rdm.dtype}; float64 is expected")
     if not np.isfinite(values).all():
@@ -173,14 +177,14 @@ def _coordinate(array: xr.DataArray, dim: str, name: str) -> np.ndarray:
 
 def _unique_ids(array: xr.DataArray, dim: str, name: str) -> np.ndarray:
     ids = _coordinate(array, dim, name)
-    if len(np.unique(ids)) != len(ids):
+    if len(set(ids.tolist())) < len(ids):
         raise ContractViolation(f"{name} {_first_duplicate(ids)!r} occurs more than once")
     return ids
 
 
 def _first_duplicate(ids: np.ndarray) -> Any:
-    values, counts = np.unique(ids, return_counts=True)
-    return values[counts > 1][0].item()
+    values = ids.tolist()
+    return next(value for number, value in enumerate(values) if value in values[:number])
 
 
 def _positions(have: np.ndarray, want: np.ndarray) -> np.ndarray:
@@ -189,8 +193,14 @@ def _positions(have: np.ndarray, want: np.ndarray) -> np.ndarray:
     wanted = want.tolist()
     missing = [value for value in wanted if value not in where]
     extra = set(where) - set(wanted)
+    if len(set(wanted)) < len(wanted):
+        raise ContractViolation(f"stimulus_id {_first_duplicate(want)!r} is asked for more than once")
     if missing or extra:
-        parts = [f"{len(ids)} {word} (first {next(iter(ids))!r})" for ids, word in ((missing, "missing"), (sorted(extra, key=str), "unknown")) if ids]
+        parts = [
+            f"{len(ids)} {word} (first {next(iter(ids))!r})"
+            for ids, word in ((missing, "missing"), (sorted(extra, key=str), "unknown"))
+            if ids
+        ]
         raise ContractViolation(f"the target's stimuli are not the benchmark's: {', '.join(parts)}")
     return np.array([where[value] for value in wanted], dtype=int)
 
@@ -322,7 +332,11 @@ def save(data: T, path: Path) -> None:
         _check_attrs(f"{name}: ", variable.attrs)
     _check_attrs("", dataset.attrs)
     dataset.attrs[_HASH] = content_hash(dataset)
-    encoding = {name: {"zlib": True, "complevel": 1} for name, variable in dataset.variables.items() if variable.dtype == np.float32 and variable.size > 10_000}
+    encoding = {
+        name: {"zlib": True, "complevel": 1}
+        for name, variable in dataset.variables.items()
+        if variable.dtype == np.float32 and variable.size > 10_000
+    }
     with replacing(path) as temporary:
         dataset.to_netcdf(temporary, engine="netcdf4", encoding=encoding)
 
@@ -366,10 +380,12 @@ def load_array(path: Path) -> xr.DataArray:
 def _check_attrs(where: str, attrs: Mapping[Any, Any]) -> None:
     for key, value in attrs.items():
         if isinstance(value, bool) or not isinstance(value, str | int | float | np.integer | np.floating):
-            raise ContractViolation(f"attribute {where}{key!r} is {value!r}; netCDF attributes hold strings and numbers")
+            raise ContractViolation(
+                f"attribute {where}{key!r} is {value!r}; netCDF attributes hold strings and numbers"
+            )
 
 
-class replacing:  # noqa: N801 - reads as a verb at its call sites
+class replacing:
     """Write a file under a temporary name in its folder; on success it takes the final name, on failure it goes.
 
     Use as ``with replacing(path) as temporary: ...``.
@@ -408,7 +424,9 @@ class replacing:  # noqa: N801 - reads as a verb at its call sites
 
     def _cannot(self, error: BaseException) -> StoreError:
         reason = getattr(error, "strerror", None) or error
-        return StoreError(f"cannot write {self.path}: {reason}", "check the permissions of the folder and the free space of the disk")
+        return StoreError(
+            f"cannot write {self.path}: {reason}", "check the permissions of the folder and the free space of the disk"
+        )
 
 
 def concat_text(values: Iterable[Any]) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 # a row whose variance is below this share of its mean square is constant: float32 features carry rounding of 1e-14
 CONSTANT = 1e-12
+_ROUNDING = 1e-28  # the same for float64 columns, which are centred before they are squared
 
 
 def gram(chunks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray, int]:
@@ -70,8 +71,11 @@ def upper_triangle(rdm: np.ndarray) -> np.ndarray:
 
 def pearson_columns(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return Pearson r of each column of a with the same column of b; NaN where one does not vary."""
+    # what rounding leaves of a column that is constant
+    floor_a, floor_b = (_ROUNDING * len(x) * np.square(x).max(0) for x in (a, b))
     a = a - a.mean(0)
     b = b - b.mean(0)
     aa, bb = (a * a).sum(0), (b * b).sum(0)
     scale = np.sqrt(aa) * np.sqrt(bb)
-    return np.divide((a * b).sum(0), scale, out=np.full(scale.shape, np.nan), where=scale > 0)
+    varies = (aa > floor_a) & (bb > floor_b)
+    return np.asarray(np.divide((a * b).sum(0), scale, out=np.full(scale.shape, np.nan), where=varies))

@@ -47,12 +47,17 @@ class Spec:
 
 def check_identifier(identifier: object) -> str:
     """Return the identifier, or raise ContractViolation if it is not ``[family/]name[@variant]``."""
-    if not isinstance(identifier, str) or not _IDENTIFIER.fullmatch(identifier):
+    if not isinstance(identifier, str) or not is_identifier(identifier):
         raise ContractViolation(
             f"{identifier!r} is not an identifier",
             "use lower-case letters and digits, joined by single '.', '-' or '_', as in 'my-net' or 'timm/my_net@small'",
         )
     return identifier
+
+
+def is_identifier(text: str) -> bool:
+    """Say whether a text is ``[family/]name[@variant]``."""
+    return _IDENTIFIER.fullmatch(text) is not None
 
 
 def split_variant(identifier: str) -> tuple[str, str | None]:

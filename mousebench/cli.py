@@ -1,0 +1,477 @@
+"""The command line. Each command imports its work inside the function, so that ``list`` stays light."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from mousebench.errors import MissingData, MousebenchError, UnknownIdentifier, UsageError
+
+if TYPE_CHECKING:
+    import rich.table
+
+    from mousebench.plugins import Catalogue, Entry
+    from mousebench.registry import Registry
+    from mousebench.runs import Done
+
+_EXAMPLES = {
+    "list": "mousebench list models",
+    "show": "mousebench show sim-ns",
+    "fetch": "mousebench fetch allen-ns-rdms --from FOLDER",
+    "score": "mousebench score --model pixels,resnet18-random --benchmark sim-ns",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose mistakes are mousebench's errors, with the closest known word."""
+
+    def error(self, message: str) -> NoReturn:
+        choices = [name for action in self._actions for name in action.choices or ()]
+        wrong = message.partition("invalid choice: '")[2].partition("'")[0] if "invalid choice" in message else ""
+        close = difflib.get_close_matches(wrong, choices, n=1) if wrong else []
+        if close:
+            message = f"unknown {wrong!r}; did you mean {close[0]!r}?"
+        raise UsageError(message, f"'{self.prog} -h' shows what there is")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code: 0, 1 where a check found something, 2 for a user's error."""
+    debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
+    try:
+        options = _parser().parse_args(arguments)
+        _apply_globals(options)
+        code: int = options.run(options)
+        sys.stdout.flush()
+        return code
+    except MousebenchError as error:
+        if debug:
+            raise
+        return _report(error)
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted; what was finished is stored\n")
+        return 130
+    except BrokenPipeError:  # "mousebench list | head"
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _report(error: MousebenchError) -> int:
+    sys.stderr.write(f"error: {error.message}\n")
+    if error.hint:
+        sys.stderr.write(f"hint: {error.hint}\n")
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="mousebench", description="How mouse-like is a vision model?")
+    parser.add_argument("--version", action="version", version=f"mousebench {_version()}")
+    parser.add_argument(
+        "--plugin", action="append", default=[], metavar="FILE.py", help="add a plugin file; repeatable"
+    )
+    parser.add_argument("--home", metavar="DIR", help="where data and representations are kept (MOUSEBENCH_HOME)")
+    parser.add_argument("--offline", action="store_true", help="never use the network")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_list(commands)
+    _add_show(commands)
+    _add_fetch(commands)
+    _add_score(commands)
+    return parser
+
+
+def _version() -> str:
+    from mousebench import __version__
+
+    return __version__
+
+
+def _command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=text[0].upper() + text[1:] + ".", epilog=f"example: {_EXAMPLES[name]}"
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_list(commands: Any) -> None:
+    parser = _command(commands, "list", _list, "list models, benchmarks and metrics")
+    parser.add_argument("kind", nargs="?", choices=("models", "benchmarks", "metrics"), help="one kind; all by default")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _add_show(commands: Any) -> None:
+    parser = _command(commands, "show", _show, "show what is known of one model, benchmark or metric")
+    parser.add_argument("identifier", metavar="ID")
+
+
+def _add_fetch(commands: Any) -> None:
+    parser = _command(commands, "fetch", _fetch, "bring a benchmark's data to this machine")
+    parser.add_argument("benchmark", metavar="BENCHMARK")
+    parser.add_argument("--site", type=_names, metavar="S,...", help="only these sites")
+    parser.add_argument("--from", dest="source", metavar="URL_OR_FOLDER", help="take the data from there")
+    parser.add_argument("--jobs", type=_positive, default=4, metavar="N", help="transfers at a time (4)")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be moved, and stop")
+
+
+def _add_score(commands: Any) -> None:
+    parser = _command(commands, "score", _score, "score models on a benchmark")
+    parser.add_argument("--model", type=_names, required=True, metavar="M,...", help="identifiers, or file.py:function")
+    parser.add_argument("--benchmark", required=True, metavar="B")
+    parser.add_argument("--metric", type=_names, metavar="X,...", help="the benchmark's first by default")
+    parser.add_argument("--site", type=_names, metavar="S,...", help="only these sites")
+    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda|mps")
+    parser.add_argument("--seed", type=_natural, default=0, metavar="N", help="of folds, permutations and splits (0)")
+    parser.add_argument("--jobs", type=_positive, default=1, metavar="N", help="processes for the metrics (1)")
+    parser.add_argument(
+        "--json", metavar="FILE|-", help="write the results as JSON; - is stdout, instead of the tables"
+    )
+    parser.add_argument("--results", metavar="DIR", help="where results are stored (results in the home folder)")
+    parser.add_argument("--force", action="store_true", help="compute again what is stored already")
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"{text!r} has an empty name in it")
+    return list(dict.fromkeys(names))
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**31:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2147483647")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
+    return int(text)
+
+
+def _apply_globals(options: argparse.Namespace) -> None:
+    # environment variables, so that worker processes see them too
+    if options.home:
+        os.environ["MOUSEBENCH_HOME"] = str(Path(options.home).expanduser().resolve())
+    if options.offline:
+        os.environ["MOUSEBENCH_OFFLINE"] = "1"
+
+
+def _discover(options: argparse.Namespace) -> Catalogue:
+    from mousebench.plugins import discover
+
+    return discover(options.plugin)
+
+
+# list -----------------------------------------------------------------------------------------------------------------
+
+
+def _list(options: argparse.Namespace) -> int:
+    from mousebench.plugins import KINDS
+    from mousebench.registry import read_registry
+
+    found, registry = _discover(options), read_registry()
+    kinds = (options.kind,) if options.kind else KINDS
+    rows = {kind: [_row(entry, registry, found) for entry in _entries(found, kind)] for kind in kinds}
+    if options.json:
+        broken = [vars(item) for item in found.broken]
+        _print_json({**{kind: rows.get(kind, []) for kind in KINDS}, "broken": broken})
+        return 0
+    for kind in kinds:
+        _print_listing(kind, rows[kind])
+    for item in found.broken:
+        print(f"broken: plugin {item.plugin!r} of {item.distribution}: {item.cause}")
+    return 0
+
+
+def _entries(found: Catalogue, kind: str) -> Iterator[Entry]:
+    for identifier in found.identifiers(kind):
+        yield from found.entries[kind][identifier]
+
+
+def _row(entry: Entry, registry: Registry, found: Catalogue) -> dict[str, str]:
+    plugin = entry.plugin
+    clash = len(found.entries[entry.kind][entry.spec.identifier]) > 1 or plugin.name in found.contested
+    return {
+        "identifier": entry.spec.identifier,
+        "description": entry.spec.description,
+        "plugin": "local" if plugin.distribution == "local" else plugin.name,
+        "distribution": plugin.distribution,
+        "status": "clash" if clash else registry.status(plugin.name, plugin.distribution),
+    }
+
+
+def _print_listing(kind: str, rows: Sequence[dict[str, str]]) -> None:
+    widths = [max([len(row[key]) for row in rows], default=0) for key in ("identifier", "status", "plugin")]
+    print(f"{kind} ({len(rows)})")
+    for row in rows:
+        cells = [row[key].ljust(width) for key, width in zip(("identifier", "status", "plugin"), widths, strict=True)]
+        print(f"  {'  '.join(cells)}  {row['description']}".rstrip())
+
+
+def _print_json(content: Any) -> None:
+    print(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+# show -----------------------------------------------------------------------------------------------------------------
+
+
+def _show(options: argparse.Namespace) -> int:
+    from mousebench.plugins import KINDS
+    from mousebench.registry import read_registry
+
+    found, registry = _discover(options), read_registry()
+    identifier = options.identifier
+    kinds = [
+        kind
+        for kind in KINDS
+        if identifier in found.entries[kind] or identifier.partition("@")[0] in found.entries[kind]
+    ]
+    if not kinds:
+        known = [name for kind in KINDS for name in found.identifiers(kind)]
+        close = difflib.get_close_matches(identifier, known, n=3)
+        guess = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+        raise UnknownIdentifier(f"nothing is called {identifier!r}{guess}", "'mousebench list' shows everything")
+    for kind in kinds:
+        entry = found.find(kind, identifier)
+        for name, value in [*_about(entry, registry), *_loaded_facts(kind, found, identifier)]:
+            print(f"{name:<14} {value}")
+    return 0
+
+
+def _about(entry: Entry, registry: Registry) -> list[tuple[str, str]]:
+    plugin = entry.plugin
+    reviewed = registry.plugins.get(plugin.name)
+    key = reviewed.of(entry.kind).get(entry.spec.identifier, "") if reviewed else ""
+    rows = [
+        (entry.kind[:-1], entry.spec.identifier),
+        ("description", entry.spec.description),
+        ("plugin", f"{plugin.name}, from {plugin.distribution} {plugin.version}"),
+        ("status", registry.status(plugin.name, plugin.distribution)),
+    ]
+    return [*rows, ("citation", f"{key}: {registry.citations.get(key, '')}")] if key else rows
+
+
+def _loaded_facts(kind: str, found: Catalogue, identifier: str) -> list[tuple[str, str]]:
+    """Return what only the loaded thing knows; what cannot be loaded says why, in place of the facts."""
+    try:
+        thing = found.load(kind, identifier)
+        if kind == "benchmarks":
+            rows = [
+                ("version", str(thing.version)),
+                ("sites", ", ".join(thing.sites)),
+                ("metrics", ", ".join(thing.metrics)),
+            ]
+            return [*rows, ("data", _data_state(thing))]
+        if kind == "metrics":
+            definition = getattr(thing, "definition", {})
+            rows = [("version", str(thing.version)), ("accepts", ", ".join(sorted(thing.accepts)))]
+            return [*rows, *((name.replace("_", " "), str(value)) for name, value in definition.items())]
+        layers = list(thing.layers)
+        shown = ", ".join([*layers[:6], "..."] if len(layers) > 6 else layers)
+        rows = [("layers", f"{len(layers)}: {shown}")]
+        return [*rows, *((name, value) for name, value in thing.fingerprint.items())]
+    except MissingData as error:
+        return [("missing", error.message), ("hint", error.hint)]
+
+
+def _data_state(benchmark: Any) -> str:
+    simulated = "simulated, " if getattr(benchmark, "simulated", False) else ""
+    stimuli = benchmark.stimuli()
+    return f"{simulated}{stimuli.sizes['stimulus']} stimuli of {stimuli.sizes['x']} x {stimuli.sizes['y']} pixels"
+
+
+# fetch ----------------------------------------------------------------------------------------------------------------
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    from mousebench.progress import progress_for_stderr
+
+    benchmark = _discover(options).load("benchmarks", options.benchmark)
+    if not hasattr(benchmark, "fetch"):
+        print(f"{options.benchmark}: nothing to fetch, it makes its data itself")
+        return 0
+    if options.site:
+        from mousebench.scoring import Named, choose_sites
+
+        choose_sites(Named(options.benchmark, benchmark, None), options.site)
+    progress = progress_for_stderr()
+    try:
+        report = benchmark.fetch(
+            sites=options.site, source=options.source, jobs=options.jobs, dry_run=options.dry_run, progress=progress
+        )
+    finally:
+        progress.finish()
+    for line in report.lines:
+        print(line)
+    for line in report.failed:
+        sys.stderr.write(f"failed: {line}\n")
+    return 2 if report.failed else 0
+
+
+# score ----------------------------------------------------------------------------------------------------------------
+
+
+def _score(options: argparse.Namespace) -> int:
+    from mousebench.progress import progress_for_stderr
+    from mousebench.runs import Request, check_writable, run
+    from mousebench.store import default_results
+
+    request = Request(
+        models=options.model,
+        benchmark=options.benchmark,
+        metrics=options.metric or (),
+        sites=options.site,
+        seed=options.seed,
+        device=options.device,
+        results=Path(options.results) if options.results else default_results(),
+        jobs=options.jobs,
+        force=options.force,
+        plugin_files=options.plugin,
+    )
+    found = _discover(options)
+    found.find("benchmarks", request.benchmark)
+    for metric in request.metrics:
+        found.find("metrics", metric)
+    check_writable(request.results)
+    progress = progress_for_stderr()
+    done = []
+    try:
+        for item in run(request, found, progress):
+            done.append(item)
+            if options.json != "-" and item.result is not None:
+                progress.finish()
+                _print_result(item)
+    finally:
+        progress.finish()
+    return _conclude(done, request.results, options.json)
+
+
+def _conclude(done: Sequence[Done], results: Path, json_file: str | None) -> int:
+    from mousebench.report_json import as_json
+
+    finished = [item for item in done if item.result is not None]
+    if json_file:
+        content = as_json([item.result for item in finished if item.result is not None])
+        if json_file == "-":
+            _print_json(content)
+        else:
+            from mousebench.assemblies import replacing
+
+            with replacing(Path(json_file)) as temporary:
+                temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    if json_file != "-" and len(finished) > 1:
+        _print_summary(finished)
+    if finished:
+        reused = sum(item.reused for item in finished)
+        note = f", {reused} of them from before (--force computes them again)" if reused else ""
+        sys.stderr.write(f"{len(finished)} result(s) in {results}{note}\n")
+    failed = [item for item in done if item.error is not None]
+    for item in failed:
+        if item.error is not None:
+            _report(item.error)
+    return 2 if failed else 0
+
+
+def _print_result(item: Done) -> None:
+    result = item.result
+    if result is None:
+        return
+    attrs = result.attrs
+    simulated = ", SIMULATED DATA" if attrs["simulated"] else ""
+    title = f"{attrs['model']} on {attrs['benchmark']} (version {attrs['benchmark_version']}{simulated}), {attrs['metric']}, seed {attrs['seed']}"
+    rows = [_cells(result.isel(site=number)) for number in range(result.sizes["site"])]
+    rows.append({"site": "mean", "score": _number(attrs["mean_score"])})
+    columns = [name for name in rows[0] if any(row.get(name) for row in rows)]
+    table = _table(title, *columns)
+    for row in rows:
+        if row is rows[-1]:
+            table.add_section()
+        table.add_row(*(row.get(name, "") for name in columns))
+    _console().print(table)
+    for note in json.loads(attrs["notes"]) + _site_notes(result):
+        print(f"note: {note}")
+    print()
+
+
+def _cells(site: Any) -> dict[str, str]:
+    """Return the columns of one site; a column that is empty for all sites is not shown."""
+
+    def value(name: str, digits: int = 3) -> str:
+        return _number(site[name].item(), digits) if name in site else ""
+
+    low, high = value("ci_low"), value("ci_high")
+    neurons = site["n_neuroids"].item()
+    intercept = site["intercept_only"].item() if "intercept_only" in site else 0
+    return {
+        "site": str(site["site"].item()),
+        "score": value("score"),
+        "95 %": f"{low} .. {high}" if low != "-" else "",
+        "raw": value("raw"),
+        "r2": value("r2"),
+        "ceiling": value("ceiling"),
+        "null": value("null_mean"),
+        "p": value("null_p", 4),
+        "intercept only": _number(intercept) if intercept else "",
+        "neurons": "" if neurons != neurons else f"{neurons:.0f}",
+        "best layer": str(site["best_layer"].item()),
+    }
+
+
+def _number(value: float, digits: int = 3) -> str:
+    return "-" if value != value else f"{value:.{digits}f}"
+
+
+def _site_notes(result: Any) -> list[str]:
+    """Return the notes of sites, those of all sites once."""
+    sites: dict[str, list[str]] = {}
+    for site, notes in zip(result["site"].values.tolist(), result["notes"].values.tolist(), strict=True):
+        for note in json.loads(notes):
+            sites.setdefault(note, []).append(site)
+    everywhere = result.sizes["site"]
+    return [note if len(where) == everywhere else f"{', '.join(where)}: {note}" for note, where in sites.items()]
+
+
+def _print_summary(finished: Sequence[Done]) -> None:
+    first = finished[0].result
+    if first is None:
+        return
+    simulated = " (SIMULATED DATA)" if first.attrs["simulated"] else ""
+    table = _table(
+        f"mean over sites, {first.attrs['benchmark']}{simulated}", "model", "metric", "mean score", "sites with p < .05"
+    )
+    for item in finished:
+        result = item.result
+        if result is not None:
+            p = result["null_p"].values
+            table.add_row(
+                item.model, item.metric, _number(result.attrs["mean_score"]), f"{(p < 0.05).sum()} of {len(p)}"
+            )
+    _console().print(table)
+
+
+def _table(title: str, *columns: str) -> rich.table.Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for column in columns:
+        words = column in ("site", "model", "metric", "best layer")
+        table.add_column(column, justify="left" if words else "right", no_wrap=True)
+    return table
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    # a pipe has no width: do not cut what goes into a file
+    return Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False, emoji=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,271 @@
+"""Non-negative least squares of RDMs on RDMs, cross-validated over folds of images.
+
+A pair of images belongs to the block of their two folds. The Gram of a training set is a sum of blocks, so the pairs
+are visited once for a partition, whatever the number of folds, sites and permutations that share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import LinAlgError, cholesky, solve_triangular
+from scipy.optimize import nnls
+
+_JITTER = 1e-10  # share of the mean diagonal, added where layers are linearly dependent
+
+
+def kfold(n_stimuli: int, n_folds: int, random_state: int) -> np.ndarray:
+    """Return the fold (stimulus) of each stimulus.
+
+    The partition of scikit-learn's ``KFold(n_folds, shuffle=True, random_state=random_state)``: what CONTRACT 5 fixes.
+    """
+    order = np.arange(n_stimuli)
+    np.random.RandomState(random_state).shuffle(order)
+    fold = np.empty(n_stimuli, dtype=int)
+    for number, part in enumerate(np.array_split(order, n_folds)):
+        fold[part] = number
+    return fold
+
+
+class Partition:
+    """One partition of the images into folds, and the blocks of image pairs that follow from it.
+
+    Parameters
+    ----------
+    fold : int (stimulus)
+
+    Attributes
+    ----------
+    order : int (pair)
+        Pairs (upper triangle, row by row) sorted by block.
+    """
+
+    def __init__(self, fold: np.ndarray) -> None:
+        self.fold = fold
+        self.n_folds = int(fold.max()) + 1
+        first, second = np.triu_indices(len(fold), 1)
+        low, high = np.minimum(fold[first], fold[second]), np.maximum(fold[first], fold[second])
+        code = low * self.n_folds + high
+        self.order = np.argsort(code, kind="stable")
+        self.codes, starts = np.unique(code[self.order], return_index=True)
+        self._ends = np.append(starts[1:], len(code))
+        self._starts = starts
+
+    def blocks(self) -> Iterator[tuple[int, int, slice]]:
+        """Yield (fold, fold, rows of the sorted pairs) of every block."""
+        for code, start, end in zip(self.codes, self._starts, self._ends, strict=True):
+            yield int(code) // self.n_folds, int(code) % self.n_folds, slice(int(start), int(end))
+
+    def train(self, fold: int) -> np.ndarray:
+        """Return bool (block): pairs with neither image in the fold."""
+        return np.array([fold not in (a, b) for a, b, _ in self.blocks()])
+
+    def within(self, fold: int) -> int | None:
+        """Return the block of pairs with both images in the fold; None if the fold has a single image."""
+        return next((number for number, (a, b, _) in enumerate(self.blocks()) if a == b == fold), None)
+
+
+@dataclass(frozen=True)
+class Factor:
+    """What the fits of one fold share: the Cholesky factor of the centred Gram of the training pairs."""
+
+    fold: int
+    train: np.ndarray
+    n: float
+    mean_x: np.ndarray
+    upper: np.ndarray
+
+
+class Regressors:
+    """Model RDMs under one partition; fits and scores any number of target RDMs.
+
+    Parameters
+    ----------
+    pairs : float64 (pair, layer)
+        Standardised columns.
+    partition : Partition
+    """
+
+    def __init__(self, pairs: np.ndarray, partition: Partition) -> None:
+        self.partition = partition
+        self.pairs = pairs[partition.order]
+        parts = [self.pairs[rows] for _, _, rows in partition.blocks()]
+        self.n = np.array([len(x) for x in parts], dtype=float)
+        self.sum_x = np.stack([x.sum(0) for x in parts])
+        self.sum_xx = np.stack([x.T @ x for x in parts])
+        self.factors = [self._factor(fold) for fold in range(partition.n_folds)]
+
+    def _factor(self, fold: int) -> Factor:
+        train = self.partition.train(fold)
+        n, sum_x = self.n[train].sum(), self.sum_x[train].sum(0)
+        centred = self.sum_xx[train].sum(0) - np.outer(sum_x, sum_x) / n
+        return Factor(fold, train, float(n), sum_x / n, _cholesky(centred))
+
+    def moments(self, y: np.ndarray) -> Moments:
+        """Reduce target RDMs to their sums over blocks.
+
+        Parameters
+        ----------
+        y : float64 (pair, target)
+            Sorted by block: ``upper_triangle(rdm)[partition.order]``.
+        """
+        parts = [(self.pairs[rows], y[rows]) for _, _, rows in self.partition.blocks()]
+        return Moments(
+            sum_y=np.stack([part.sum(0) for _, part in parts]),
+            sum_yy=np.stack([(part * part).sum(0) for _, part in parts]),
+            sum_xy=np.stack([x.T @ part for x, part in parts]),
+        )
+
+    def fit(self, factor: Factor, moments: Moments) -> tuple[np.ndarray, np.ndarray]:
+        """Fit all targets on the training pairs of one fold.
+
+        Returns
+        -------
+        weight : float64 (layer, target)
+            Non-negative.
+        intercept : float64 (target)
+            Free, may be negative.
+        """
+        mean_y = moments.sum_y[factor.train].sum(0) / factor.n
+        cross = moments.sum_xy[factor.train].sum(0) - factor.n * np.outer(factor.mean_x, mean_y)
+        weight = solve_nnls(factor.upper, cross)
+        return weight, mean_y - factor.mean_x @ weight
+
+    def score_within(self, moments: Moments) -> WithinScores:
+        """Score predictions on the pairs with both images in the held-out fold.
+
+        Returns
+        -------
+        WithinScores
+        """
+        n_layers, n_targets = self.pairs.shape[1], moments.sum_y.shape[1]
+        r, sse, sst, weights = [], np.zeros(n_targets), np.zeros(n_targets), np.zeros((n_layers, n_targets))
+        for factor in self.factors:
+            block = self.partition.within(factor.fold)
+            weight, intercept = self.fit(factor, moments)
+            weights = weights + weight
+            if block is None:
+                continue
+            n, sum_y, sum_yy = self.n[block], moments.sum_y[block], moments.sum_yy[block]
+            sum_p = self.sum_x[block] @ weight
+            sum_pp = (weight * (self.sum_xx[block] @ weight)).sum(0)
+            sum_py = (weight * moments.sum_xy[block]).sum(0)
+            r.append(_pearson(n, sum_p, sum_pp, sum_py, sum_y, sum_yy))
+            mean_y = moments.sum_y[factor.train].sum(0) / factor.n
+            sse = sse + sum_yy - 2 * (sum_py + intercept * sum_y) + sum_pp + 2 * intercept * sum_p + n * intercept**2
+            sst = sst + sum_yy - 2 * mean_y * sum_y + n * mean_y**2
+        return WithinScores(np.stack(r), 1 - sse / sst, weights / len(self.factors))
+
+    def fits(self, moments: Moments, *, intercept_only: bool = False) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return weight (layer, target) and intercept (target) of every fold.
+
+        Parameters
+        ----------
+        moments : Moments
+        intercept_only : bool
+            All weights 0: the model that knows nothing.
+        """
+        if not intercept_only:
+            return [self.fit(factor, moments) for factor in self.factors]
+        nothing = np.zeros((self.pairs.shape[1], moments.sum_y.shape[1]))
+        return [(nothing, moments.sum_y[factor.train].sum(0) / factor.n) for factor in self.factors]
+
+    def predict(self, fits: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+        """Predict every pair from the fits of the folds that hold one of its images.
+
+        Returns
+        -------
+        total : float64 (pair, target)
+            Sum of the predictions, pairs sorted by block.
+        count : float64 (pair)
+            1 for a pair inside a fold, 2 for one across two folds.
+        """
+        total = np.zeros((len(self.pairs), len(fits[0][1])))
+        count = np.zeros(len(self.pairs))
+        for factor, (weight, intercept) in zip(self.factors, fits, strict=True):
+            for (_, _, rows), train in zip(self.partition.blocks(), factor.train, strict=True):
+                if not train:
+                    total[rows] += self.pairs[rows] @ weight + intercept
+                    count[rows] += 1
+        return total, count
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sums of target RDMs over the pairs of each block.
+
+    Attributes
+    ----------
+    sum_y, sum_yy : float64 (block, target)
+    sum_xy : float64 (block, layer, target)
+    """
+
+    sum_y: np.ndarray
+    sum_yy: np.ndarray
+    sum_xy: np.ndarray
+
+
+@dataclass(frozen=True)
+class WithinScores:
+    """Leak-free scores of one partition.
+
+    Attributes
+    ----------
+    r : float64 (fold, target)
+        Pearson r over the pairs of the held-out fold; 0 where the prediction is constant.
+    cv_r2 : float64 (target)
+        1 - SSE / SST over all folds, SST about the mean of the training pairs.
+    weight : float64 (layer, target)
+        Mean over folds.
+    """
+
+    r: np.ndarray
+    cv_r2: np.ndarray
+    weight: np.ndarray
+
+
+def solve_nnls(upper: np.ndarray, cross: np.ndarray) -> np.ndarray:
+    """Minimise |y - x w| over w >= 0 for many y.
+
+    Parameters
+    ----------
+    upper : float64 (layer, layer)
+        Cholesky factor R of x'x = R'R.
+    cross : float64 (layer, target)
+        x'y.
+
+    Returns
+    -------
+    float64 (layer, target)
+    """
+    rotated = solve_triangular(upper, cross, trans="T")
+    if len(upper) == 1:
+        return np.asarray(np.maximum(rotated / upper[0, 0], 0))
+    weight = np.zeros(rotated.shape)
+    for column in np.flatnonzero((cross > 0).any(0)):  # without one positive correlation all weights are 0
+        weight[:, column] = nnls(upper, rotated[:, column])[0]
+    return weight
+
+
+def _cholesky(gram: np.ndarray) -> np.ndarray:
+    """Return the upper Cholesky factor; dependent columns get a little ridge, which leaves the fit as it is."""
+    scale = np.trace(gram) / len(gram)
+    try:
+        upper = cholesky(gram)
+        if np.diag(upper).min() ** 2 > _JITTER * scale:
+            return np.asarray(upper)
+    except LinAlgError:
+        pass
+    return np.asarray(cholesky(gram + _JITTER * scale * np.eye(len(gram))))
+
+
+def _pearson(
+    n: float, sum_p: np.ndarray, sum_pp: np.ndarray, sum_py: np.ndarray, sum_y: np.ndarray, sum_yy: np.ndarray
+) -> np.ndarray:
+    """Return Pearson r from sums; 0 where the prediction or the target is constant."""
+    var_p, var_y = sum_pp - sum_p**2 / n, sum_yy - sum_y**2 / n
+    varies = (var_p > 1e-12 * sum_pp) & (var_y > 1e-12 * sum_yy)
+    scale = np.sqrt(np.where(varies, var_p, 1.0)) * np.sqrt(np.where(varies, var_y, 1.0))
+    return np.where(varies, np.clip((sum_py - sum_p * sum_y / n) / scale, -1, 1), 0.0)

@@ -1,0 +1,345 @@
+"""Find plugins, refuse clashes, hold the broken ones, and load what an identifier names.
+
+pluggy's own entry-point loader drops the second of two equal names without a word and lets one failing import end
+the program; so entry points are read here, and each plugin is registered with pluggy under guard.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import importlib.util
+import inspect
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pluggy
+
+from mousebench import hookspecs
+from mousebench.errors import (
+    ContractViolation,
+    MousebenchError,
+    PluginBroken,
+    PluginConflict,
+    UnknownIdentifier,
+    UsageError,
+)
+from mousebench.specs import Spec, check_identifier, file_name, is_identifier, split_variant
+
+GROUP = "mousebench"
+LOCAL = "local"
+KINDS = ("models", "benchmarks", "metrics")
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One entry point, or one file given on the command line (``distribution`` is then "local")."""
+
+    name: str
+    distribution: str
+    version: str
+    module: str
+    file: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.distribution} ({self.file or self.module})"
+
+    def source_hash(self) -> str | None:
+        """Return the sha256 of the plugin's source file, None where it has none."""
+        file = self.file or getattr(sys.modules.get(self.module), "__file__", None)
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file and Path(file).is_file() else None
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A plugin, or a name, that cannot be used, and why."""
+
+    plugin: str
+    distribution: str
+    cause: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One identifier that one plugin provides."""
+
+    kind: str
+    spec: Spec
+    plugin: Plugin
+
+
+@dataclass
+class Catalogue:
+    """All that was discovered.
+
+    Attributes
+    ----------
+    entries : dict of kind to dict of identifier to list of Entry
+        More than one Entry for an identifier is a clash.
+    broken : list of Broken
+    contested : dict of plugin name to the plugins that claim it
+    """
+
+    entries: dict[str, dict[str, list[Entry]]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
+    broken: list[Broken] = field(default_factory=list)
+    contested: dict[str, list[Plugin]] = field(default_factory=dict)
+
+    def add(self, kind: str, spec: Spec, plugin: Plugin) -> None:
+        """Add what a plugin declares."""
+        self.entries[kind].setdefault(spec.identifier, []).append(Entry(kind, spec, plugin))
+
+    def identifiers(self, kind: str) -> list[str]:
+        """Return the identifiers of a kind, sorted."""
+        return sorted(self.entries[kind])
+
+    def clashes(self) -> Iterator[tuple[str, str, list[Plugin]]]:
+        """Yield (kind, identifier, plugins) for every identifier that more than one plugin provides."""
+        for kind in KINDS:
+            for identifier, entries in self.entries[kind].items():
+                if len(entries) > 1:
+                    yield kind, identifier, [entry.plugin for entry in entries]
+
+    def find(self, kind: str, identifier: str) -> Entry:
+        """Return the entry that answers to an identifier; ``name@variant`` falls back on ``name``.
+
+        Raises
+        ------
+        UnknownIdentifier
+            If nothing does; names the closest identifiers.
+        PluginConflict
+            If more than one plugin does, or the plugin's own name is claimed twice.
+        """
+        for name in (identifier, split_variant(identifier)[0]) if is_identifier(identifier) else (identifier,):
+            found = self.entries[kind].get(name, [])
+            if len(found) > 1:
+                raise _conflict(f"{kind[:-1]} {name!r} is provided", [entry.plugin for entry in found])
+            if found and found[0].plugin.name in self.contested:
+                plugin = found[0].plugin.name
+                raise _conflict(f"plugin name {plugin!r} is claimed", self.contested[plugin])
+            if found:
+                return found[0]
+        raise self._unknown(kind, identifier)
+
+    def _unknown(self, kind: str, identifier: str) -> UnknownIdentifier:
+        known = self.identifiers(kind)
+        base = split_variant(identifier)[0]
+        close = difflib.get_close_matches(identifier, known, n=3) or difflib.get_close_matches(base, known, n=3)
+        guess = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+        hint = f"'mousebench list {kind}' shows all {len(known)}"
+        if self.broken:
+            hint += f"; {len(self.broken)} plugin(s) are broken and listed there"
+        return UnknownIdentifier(f"unknown {kind[:-1]} {identifier!r}{guess}", hint)
+
+    def load(self, kind: str, identifier: str) -> Any:
+        """Build what an identifier names.
+
+        Raises
+        ------
+        UnknownIdentifier, PluginConflict
+            As ``find``; also for a variant of something that has none.
+        PluginBroken
+            If the plugin's own code fails.
+        """
+        entry = self.find(kind, identifier)
+        arguments = {}
+        if identifier != entry.spec.identifier:
+            if not _takes_variant(entry.spec):
+                raise UnknownIdentifier(
+                    f"{kind[:-1]} {entry.spec.identifier!r} has no variants, so {identifier!r} is unknown"
+                )
+            arguments["variant"] = split_variant(identifier)[1]
+        try:
+            with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
+                return entry.spec.load(**arguments)
+        except MousebenchError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise broken_plugin(entry, "cannot be loaded", error) from error
+
+
+def _takes_variant(spec: Spec) -> bool:
+    try:
+        return "variant" in inspect.signature(spec.load).parameters
+    except ValueError:  # some built-in types have no signature
+        return False
+
+
+def broken_plugin(entry: Entry, what: str, error: BaseException) -> PluginBroken:
+    """Return the error to raise from an exception inside a plugin."""
+    plugin = entry.plugin
+    return PluginBroken(
+        f"{entry.kind[:-1]} {entry.spec.identifier!r} of {plugin} version {plugin.version} {what}: {cause_of(error)}",
+        "this is the plugin's own error; --debug shows where it happened",
+    )
+
+
+def cause_of(error: BaseException) -> str:
+    """Return an exception as one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _conflict(what: str, plugins: Sequence[Plugin]) -> PluginConflict:
+    return PluginConflict(f"{what} by {' and by '.join(map(str, plugins))}", "uninstall one, or leave out its --plugin")
+
+
+def discover(files: Iterable[str | Path] = (), installed: Iterable[EntryPoint] | None = None) -> Catalogue:
+    """Import every plugin and collect what it declares.
+
+    Parameters
+    ----------
+    files : iterable of path
+        Plugin files that are not installed (``--plugin``).
+    installed : iterable of EntryPoint, optional
+        The entry points of the group; found in the environment when not given.
+
+    Raises
+    ------
+    UsageError
+        If a file does not exist. A plugin that fails is no error here: it is listed as broken.
+    """
+    catalogue = Catalogue()
+    manager = pluggy.PluginManager(GROUP)
+    manager.add_hookspecs(hookspecs)
+    found: list[tuple[Plugin, EntryPoint | None]] = list(
+        _installed(entry_points(group=GROUP) if installed is None else installed)
+    )
+    found += [(_local_plugin(Path(file)), None) for file in files]
+    claims: dict[str, list[Plugin]] = defaultdict(list)
+    for plugin, entry_point in found:
+        claims[plugin.name].append(plugin)
+        _register(catalogue, manager, plugin, entry_point)
+    catalogue.contested = {name: plugins for name, plugins in claims.items() if len(plugins) > 1}
+    for name, plugins in catalogue.contested.items():
+        cause = _conflict(f"plugin name {name!r} is claimed", plugins).message
+        catalogue.broken += [Broken(name, plugin.distribution, cause) for plugin in plugins]
+    for kind, identifier, plugins in catalogue.clashes():
+        cause = _conflict(f"{kind[:-1]} {identifier!r} is provided", plugins).message
+        catalogue.broken += [Broken(plugin.name, plugin.distribution, cause) for plugin in plugins]
+    return catalogue
+
+
+def _installed(points: Iterable[EntryPoint]) -> Iterator[tuple[Plugin, EntryPoint | None]]:
+    """Yield plugins by name; metadata that is there twice (egg-info beside dist-info) counts once."""
+    unique = {(point.name, point.value, _distribution(point)[0]): point for point in points}
+    for (name, value, distribution), point in sorted(unique.items()):
+        yield Plugin(name, distribution, _distribution(point)[1], value), point
+
+
+def _distribution(point: EntryPoint) -> tuple[str, str]:
+    return (point.dist.name, point.dist.version) if point.dist else ("unknown distribution", "unknown")
+
+
+def _local_plugin(file: Path) -> Plugin:
+    if not file.is_file():
+        raise UsageError(f"plugin file {str(file)!r} does not exist")
+    path = file.resolve()
+    return Plugin(file.stem, LOCAL, "local", _module_name(path), str(path))
+
+
+def _module_name(path: Path) -> str:
+    # two files of the same name in different folders are different modules
+    return f"mousebench_local_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}_{path.stem}"
+
+
+def import_file(path: Path) -> ModuleType:
+    """Import a Python file under a name of its own, and leave it in ``sys.modules``."""
+    path = path.resolve()
+    name = _module_name(path)
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{str(path)!r} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _register(catalogue: Catalogue, manager: pluggy.PluginManager, plugin: Plugin, point: EntryPoint | None) -> None:
+    """Import one plugin and call its hooks; whatever fails makes it broken and touches no other."""
+    registered = None
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            registered = point.load() if point else import_file(Path(plugin.file or ""))
+            manager.register(registered, name=f"{plugin.name} [{plugin}]")
+            manager.check_pending()
+            for kind, spec in _declared(manager, registered):
+                catalogue.add(kind, spec, plugin)
+    except (Exception, SystemExit) as error:
+        catalogue.broken.append(Broken(plugin.name, plugin.distribution, cause_of(error)))
+        if registered is not None and manager.is_registered(registered):
+            manager.unregister(registered)
+
+
+def _declared(manager: pluggy.PluginManager, registered: Any) -> list[tuple[str, Spec]]:
+    declared: list[tuple[str, Spec]] = []
+    for kind in KINDS:
+        hook = getattr(manager.hook, f"mousebench_{kind}")
+        for implementation in hook.get_hookimpls():
+            if implementation.plugin is registered:
+                declared += [(kind, _checked(spec, kind)) for spec in implementation.function() or ()]
+    names = [(kind, spec.identifier) for kind, spec in declared]
+    for name in names:
+        if names.count(name) > 1:
+            raise ContractViolation(f"{name[0][:-1]} {name[1]!r} is declared twice by one plugin")
+    return declared
+
+
+def _checked(spec: object, kind: str) -> Spec:
+    if not isinstance(spec, Spec):
+        raise ContractViolation(f"mousebench_{kind} gave {spec!r}; Spec objects are expected")
+    return spec
+
+
+def split_local_model(name: str) -> tuple[Path, str] | None:
+    """Return the file and the function of ``path/to/file.py:function``, None for any other name."""
+    path, colon, function = name.rpartition(":")
+    return (Path(path), function) if colon and path.endswith(".py") else None
+
+
+def local_model(path: Path, function: str) -> Entry:
+    """Return the entry for a model that nobody registered: a function in a file.
+
+    Raises
+    ------
+    UsageError
+        If the file or the function is not there.
+    PluginBroken
+        If the file cannot be imported.
+    """
+    plugin = _local_plugin(path)
+    try:
+        module = import_file(path)
+    except (Exception, SystemExit) as error:
+        raise PluginBroken(f"{str(path)!r} cannot be imported: {cause_of(error)}", "--debug shows where") from error
+    load = getattr(module, function, None)
+    if not callable(load):
+        names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+        close = difflib.get_close_matches(function, names, n=1)
+        guess = f"; did you mean {close[0]!r}?" if close else ""
+        raise UsageError(f"{str(path)!r} has no function {function!r}{guess}")
+    spec = object.__new__(Spec)  # its name is FILE_STEM:function, which no registered identifier can be
+    object.__setattr__(spec, "identifier", f"{path.stem}:{function}")
+    object.__setattr__(spec, "load", load)
+    object.__setattr__(spec, "description", f"{function} of {path.name}")
+    return Entry("models", spec, plugin)
+
+
+def result_name(identifier: str) -> str:
+    """Return the file name, without ending, of the results of a model."""
+    stem, colon, function = identifier.partition(":")
+    if colon:
+        return f"local-{file_name(stem)}-{file_name(function)}"
+    return file_name(check_identifier(identifier))

@@ -1,0 +1,56 @@
+"""Results as JSON, in the form that CONTRACT fixes: every field always there, null where there is no number."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import xarray as xr
+
+FORMAT = 1
+
+
+def as_json(results: Sequence[xr.Dataset]) -> dict[str, Any]:
+    """Return results as plain lists and mappings."""
+    return {"format": FORMAT, "results": [_result(result) for result in results]}
+
+
+def _result(result: xr.Dataset) -> dict[str, Any]:
+    attrs = result.attrs
+    return {
+        **{name: attrs[name] for name in ("model", "benchmark", "metric")},
+        **{name: int(attrs[name]) for name in ("benchmark_version", "metric_version", "seed")},
+        "simulated": bool(attrs["simulated"]),
+        "sites": [_site(result.isel(site=number)) for number in range(result.sizes["site"])],
+        "mean_score": _number(attrs["mean_score"]),
+        "notes": json.loads(attrs["notes"]),
+        "definition": json.loads(attrs["definition"]),
+        "provenance": json.loads(attrs["provenance"]),
+    }
+
+
+def _site(site: xr.Dataset) -> dict[str, Any]:
+    def value(name: str) -> float | None:
+        return _number(site[name].item()) if name in site else None
+
+    def count(name: str) -> int | None:
+        number = value(name)
+        return None if number is None or number < 0 else int(number)
+
+    low, high = value("ci_low"), value("ci_high")
+    row = {
+        "site": str(site["site"].item()),
+        **{name: value(name) for name in ("raw", "ceiling", "score", "explained")},
+        "ci": None if low is None or high is None else [low, high],
+        "null": {"mean": value("null_mean"), "p": value("null_p"), "intercept_only": value("intercept_only")},
+        **{name: count(name) for name in ("n_stimuli", "n_neuroids", "n_layers")},
+        "best_layer": str(site["best_layer"].item()) or None,
+        "notes": json.loads(site["notes"].item()),
+    }
+    return {**row, "r2": value("r2")} if "r2" in site else row
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None

@@ -1,0 +1,234 @@
+"""Get the layers of a model as Grams: from the cache, or computed and then cached.
+
+The key of the cache is a hash of contents (weights, preprocessing, code, stimuli), never a name alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from mousebench import assemblies
+from mousebench.errors import ContractViolation, MousebenchError, PluginBroken, StoreError
+from mousebench.home import home
+from mousebench.interfaces import Model
+from mousebench.linalg import gram
+from mousebench.progress import Progress, Silent
+from mousebench.provenance import installed_version
+from mousebench.reduction import Reduction, Reductions
+
+FORMAT = 1  # raised when the files are laid out differently
+
+
+class Layers(Mapping[str, xr.Dataset]):
+    """The layers of a model: a mapping of layer to Dataset with ``gram``, ``feature_sum`` and ``n_features``.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        ``gram`` (layer, stimulus, stimulus_b), ``feature_sum`` (layer, stimulus), ``n_features`` (layer).
+
+    Attributes
+    ----------
+    key : str
+        Hash of everything that the numbers follow from.
+    notes : list of str
+        What a reader of the score has to know, such as layers that were left out.
+    extraction : dict of str
+        What computed them: device and versions; recorded, not part of the key.
+    """
+
+    def __init__(self, dataset: xr.Dataset) -> None:
+        self.dataset = dataset
+        self.key = str(dataset.attrs["key"])
+        self.notes: list[str] = json.loads(dataset.attrs["notes"])
+        self.extraction: dict[str, str] = json.loads(dataset.attrs["extraction"])
+        self._position = {str(name): number for number, name in enumerate(dataset["layer"].values)}
+
+    def __getitem__(self, layer: str) -> xr.Dataset:
+        one = self.dataset.isel(layer=self._position[layer])
+        width = int(one["n_features"])
+        return one[["gram", "feature_sum"]].assign_attrs(n_features=width)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._position)
+
+    def __len__(self) -> int:
+        return len(self._position)
+
+
+def images_of(stimuli: xr.DataArray) -> np.ndarray:
+    """Return uint8 (image, height, width, 3); grey stimuli are one plane seen three times, without a copy."""
+    values = stimuli.values
+    return values if values.ndim == 4 else np.broadcast_to(values[..., None], (*values.shape, 3))
+
+
+def representation_key(model: Model, stimuli_hash: str, source: str) -> str | None:
+    """Return the hash that names a representation, or None if a part of it cannot be resolved.
+
+    Parameters
+    ----------
+    model : Model
+    stimuli_hash : str
+        ``assemblies.content_hash`` of the stimuli.
+    source : str
+        Hash of the code that the fingerprint does not cover: the plugin's.
+    """
+    fingerprint = dict(model.fingerprint)
+    if "unknown" in fingerprint.values():
+        return None
+    parts = {"format": FORMAT, "fingerprint": fingerprint, "source": source, "stimuli": stimuli_hash}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def cache_path(name: str, key: str) -> Path:
+    """Return the file of a representation."""
+    return home() / "representations" / name / key[:32] / "layers.nc"
+
+
+def get(
+    model: Model,
+    stimuli: xr.DataArray,
+    *,
+    name: str,
+    key: str | None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Layers:
+    """Return the layers of a model for some stimuli.
+
+    Parameters
+    ----------
+    model : Model
+    stimuli : uint8 (stimulus, y, x[, channel])
+    name : str
+        The model's name as one path component; it only makes the cache readable.
+    key : str or None
+        ``representation_key``; with None nothing is read from the cache or written to it.
+    device : str
+    progress : Progress, optional
+
+    Raises
+    ------
+    ContractViolation
+        If the model does not give what the contract says.
+    PluginBroken
+        If the model's own code fails.
+    """
+    progress = progress or Silent()
+    path = cache_path(name, key) if key else None
+    cached = _read(path, key, progress)
+    if cached is not None:
+        return cached
+    reductions = _reduce(model, stimuli, device, progress)
+    dataset = _to_dataset(reductions, stimuli, key or "")
+    if path is None:
+        progress.note(f"{name}: not cached, a part of the model has no source or description that could be hashed")
+    else:
+        try:
+            assemblies.save(dataset, path)
+        except StoreError as error:
+            progress.note(f"{name}: not cached: {error.message}")
+    return Layers(dataset)
+
+
+def _read(path: Path | None, key: str | None, progress: Progress) -> Layers | None:
+    if path is None or not path.is_file():
+        return None
+    try:
+        dataset = assemblies.load(path)
+    except StoreError as error:
+        progress.note(f"computing again: {error.message}")
+        return None
+    return Layers(dataset) if dataset.attrs.get("key") == key else None
+
+
+def _to_dataset(reductions: Reductions, stimuli: xr.DataArray, key: str) -> xr.Dataset:
+    layers = reductions.layers
+    ids = stimuli["stimulus_id"].values
+    skipped = dict(reductions.skipped)
+    finite = [layer for layer in layers if np.isfinite(layer.gram).all()]
+    skipped.update({layer.name: "holds NaN or infinite values" for layer in layers if layer not in finite})
+    if not finite:
+        raise ContractViolation(
+            "no layer is left to score", "; ".join(f"{n}: {why}" for n, why in list(skipped.items())[:3])
+        )
+    notes = [f"layer {name} left out: {reason}" for name, reason in skipped.items()]
+    return xr.Dataset(
+        {
+            "gram": (("layer", "stimulus", "stimulus_b"), np.stack([layer.gram for layer in finite])),
+            "feature_sum": (("layer", "stimulus"), np.stack([layer.feature_sum for layer in finite])),
+            "n_features": ("layer", np.array([layer.n_features for layer in finite], dtype=np.int64)),
+        },
+        coords={
+            "layer": ("layer", np.array([layer.name for layer in finite], dtype=str)),
+            "stimulus_id": ("stimulus", ids),
+            "stimulus_id_b": ("stimulus_b", ids),
+        },
+        attrs={
+            "key": key,
+            "notes": json.dumps(notes),
+            "duplicates": json.dumps(dict(reductions.duplicates)),
+            "extraction": json.dumps({"device": reductions.device, "torch": installed_version("torch")}),
+        },
+    )
+
+
+def _reduce(model: Model, stimuli: xr.DataArray, device: str, progress: Progress) -> Reductions:
+    images = images_of(stimuli)
+    stream = getattr(model, "reduce", None)
+    if stream is not None:
+        reductions: Reductions = stream(images, device=device, progress=progress)
+        return reductions
+    layers = list(model.layers)
+    if not layers:
+        raise ContractViolation("the model has no layers")
+    progress.start("layers", len(layers))
+    try:
+        activations: Mapping[str, Any] = model.activations(images, layers)
+        found = []
+        for layer in layers:
+            found.append(_reduce_array(layer, activations, len(images)))
+            progress.advance(1)
+    except MousebenchError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise PluginBroken(
+            f"the model's activations fail: {type(error).__name__}: {text}", "--debug shows where"
+        ) from error
+    finally:
+        progress.finish()
+    return _without_duplicates(found)
+
+
+def _reduce_array(layer: str, activations: Mapping[str, Any], n_images: int) -> Reduction:
+    if layer not in activations:
+        raise ContractViolation(f"the model gives no activations for its layer {layer!r}")
+    features = np.asarray(activations[layer])
+    if features.ndim != 2 or len(features) != n_images or features.shape[1] == 0 or features.dtype.kind not in "fiu":
+        raise ContractViolation(
+            f"layer {layer!r} gives {features.dtype} activations of shape {features.shape} for {n_images} images; "
+            f"float ({n_images}, features) is expected"
+        )
+    step = 4096
+    return Reduction(layer, *gram(features[:, start : start + step] for start in range(0, features.shape[1], step)))
+
+
+def _without_duplicates(found: list[Reduction]) -> Reductions:
+    kept: list[Reduction] = []
+    duplicates: dict[str, str] = {}
+    seen: dict[tuple[int, bytes, bytes], str] = {}
+    for layer in found:
+        original = seen.setdefault((layer.n_features, layer.feature_sum.tobytes(), layer.gram.tobytes()), layer.name)
+        if original == layer.name:
+            kept.append(layer)
+        else:
+            duplicates[layer.name] = original
+    return Reductions(kept, duplicates)

@@ -1,0 +1,87 @@
+"""Results on disk: ``<results>/<benchmark>/v<version>/<metric>/<model>.nc``, each written whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from mousebench import assemblies
+from mousebench.errors import StoreError
+from mousebench.home import home
+from mousebench.plugins import result_name
+from mousebench.specs import file_name
+
+FORMAT = 1
+
+
+def default_results() -> Path:
+    """Return the folder of results when none is named."""
+    return home() / "results"
+
+
+def result_path(results: Path, benchmark: str, version: int, metric: str, model: str) -> Path:
+    """Return the file of one result."""
+    return results / file_name(benchmark) / f"v{version}" / file_name(metric) / f"{result_name(model)}.nc"
+
+
+def write(result: xr.Dataset, path: Path) -> None:
+    """Write a result.
+
+    Raises
+    ------
+    StoreError
+        If it has no provenance, or cannot be written.
+    """
+    if not result.attrs.get("provenance"):
+        raise StoreError(f"a result without provenance is not stored: {path.name}")
+    assemblies.save(result, path)
+
+
+def read(path: Path) -> xr.Dataset:
+    """Read a result.
+
+    Raises
+    ------
+    StoreError
+        If it is not there, damaged, or of a newer format.
+    """
+    result = assemblies.load(path)
+    if result.attrs.get("format") != FORMAT:
+        raise StoreError(
+            f"{path} has format {result.attrs.get('format')!r}; this version reads {FORMAT}", "score it again"
+        )
+    return result
+
+
+def still_valid(path: Path, key: str | None, target_hashes: dict[str, str]) -> tuple[xr.Dataset | None, str]:
+    """Return the sites of a stored result that would come out the same again, and what is wrong with it if anything.
+
+    Parameters
+    ----------
+    path : Path
+    key : str or None
+        Hash of model, stimuli, metric and seed; None where it cannot be known, and nothing is reused.
+    target_hashes : dict of site to hash of its target
+    """
+    if key is None or not path.is_file():
+        return None, ""
+    try:
+        result = read(path)
+    except StoreError as error:
+        return None, error.message
+    if result.attrs.get("key") != key:
+        return None, ""
+    hashes = dict(zip(result["site"].values.tolist(), result["target_sha256"].values.tolist(), strict=True))
+    same = [site for site, digest in hashes.items() if target_hashes.get(site, digest) == digest]
+    return (only_sites(result, same), "") if same else (None, "")
+
+
+def only_sites(result: xr.Dataset, sites: Collection[str]) -> xr.Dataset:
+    """Return a result for some of its sites, and for the neuroids of these."""
+    part = result.isel(site=np.isin(result["site"].values, list(sites)))
+    if "neuroid" in part.dims:
+        part = part.isel(neuroid=np.isin(part["neuroid_site"].values, list(sites)))
+    return part
