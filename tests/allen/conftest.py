@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import allen_files
-import allen_server
 import pytest
 
+from allen import allen_files, allen_server
 from mousebench_plugins.benchmarks.allen_ns.benchmark import TwoPhoton
 
 

@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 import pytest
-from allen_files import sessions
 
+from allen.allen_files import sessions
 from mousebench import assemblies
 from mousebench.errors import ContractViolation, MissingData, UnknownIdentifier
 from mousebench_plugins.benchmarks.allen_ns import assemble, benchmark, ceilings

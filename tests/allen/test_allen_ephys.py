@@ -6,13 +6,12 @@ import json
 import os
 from pathlib import Path
 
-import allen_files
-import allen_server
 import h5py
 import numpy as np
 import pytest
 from PIL import Image
 
+from allen import allen_files, allen_server
 from mousebench import assemblies
 from mousebench.errors import MissingData, StoreError, UnknownIdentifier
 from mousebench_plugins.benchmarks.allen_ns import ephys, neuropixels, reader

@@ -12,12 +12,12 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-import allen_files
 import numpy as np
 import pytest
-from allen_files import sessions, stored
-from allen_server import QUICK, Faults
 
+from allen import allen_files
+from allen.allen_files import sessions, stored
+from allen.allen_server import QUICK, Faults
 from mousebench.errors import StoreError
 from mousebench_plugins.benchmarks.allen_ns import ledger
 from mousebench_plugins.benchmarks.allen_ns.remote import Changed, Client, NotThere, RangeFile
@@ -29,8 +29,7 @@ ANALYSIS = "ophys_experiment_analysis/501000001_three_session_B_analysis.h5"
 @pytest.fixture(scope="session")
 def clean(cache, tmp_path_factory):
     """Bytes that a fetch without faults moves, and what it stores."""
-    import allen_server
-
+    from allen import allen_server
     from mousebench_plugins.benchmarks.allen_ns.benchmark import TwoPhoton
 
     folder = tmp_path_factory.mktemp("clean")

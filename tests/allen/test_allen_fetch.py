@@ -6,11 +6,11 @@ import json
 import subprocess
 import sys
 
-import allen_files
 import numpy as np
 import pytest
-from allen_files import sessions, stored
 
+from allen import allen_files
+from allen.allen_files import sessions, stored
 from mousebench import assemblies
 from mousebench.errors import MissingData, StoreError, UnknownIdentifier
 from mousebench_plugins.benchmarks.allen_ns import ledger
@@ -186,8 +186,7 @@ def test_events_share_the_scenes(fetch, server):
 
 
 def test_events_that_the_bucket_lacks_come_from_the_api(fetch, cache, tmp_path):
-    from allen_server import serve
-
+    from allen.allen_server import serve
     from mousebench_plugins.benchmarks.allen_ns.remote import Settings
 
     folder = tmp_path / "bucket"

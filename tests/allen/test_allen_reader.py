@@ -6,12 +6,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import allen_files
 import h5py
 import numpy as np
 import pytest
-from allen_files import PIPELINE, Session
 
+from allen import allen_files
+from allen.allen_files import PIPELINE, Session
 from mousebench.errors import StoreError
 from mousebench_plugins.benchmarks.allen_ns import checks, compare, reader, sites
 from mousebench_plugins.benchmarks.allen_ns.session import DFF, EVENTS, read_session

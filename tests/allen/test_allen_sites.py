@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from allen_files import Session
 
+from allen.allen_files import Session
 from mousebench.errors import StoreError
 from mousebench_plugins.benchmarks.allen_ns import sites
 from mousebench_plugins.benchmarks.allen_ns.sites import Experiment

@@ -12,8 +12,10 @@ import numpy as np
 from mousebench import assemblies
 from mousebench.errors import MissingData, StoreError, UnknownIdentifier
 from mousebench.home import data_folder
-from mousebench_plugins.benchmarks.allen_ns import assemble, checks, fetch, scenes, session, sites, stored
+from mousebench_plugins.benchmarks.allen_ns import assemble, checks, fetch, probe, scenes, session, sites, stored
 from mousebench_plugins.benchmarks.allen_ns.remote import Settings
+from mousebench_plugins.benchmarks.allen_ns.sites import Experiment
+from mousebench_plugins.benchmarks.allen_ns.source import BUCKET, open_source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -159,6 +161,11 @@ class TwoPhoton:
         lines = tuple(self._site_line(site) for site in (sites or self.sites) if held[site][0])
         return replace(report, lines=report.lines + lines)
 
+    def probe(self, source: str | None = None, experiment: int = probe.EXPERIMENT) -> list[probe.Fact]:
+        """Return the facts of one session of the public bucket, or of another source, for ``mousebench doctor``."""
+        place = open_source(source or f"{BUCKET}/visual-coding-2p", self._settings)
+        return probe.probe(place, experiment)
+
     def _site_line(self, site: str) -> str:
         try:
             counts = self.counts(site)
@@ -168,16 +175,16 @@ class TwoPhoton:
             site=site, **counts
         )
 
-    def _by_site(self) -> dict[str, list[sites.Experiment]]:
+    def _by_site(self) -> dict[str, list[Experiment]]:
         table = fetch.stored_table(self.folder / fetch.TABLE)
         if not table:
             raise MissingData(f"{self.identifier} has no data on this machine", f"mousebench fetch {self.identifier}")
-        return sites.select([sites.Experiment(**record) for record in table["experiments"]], self.rule)[0]
+        return sites.select([Experiment(**record) for record in table["experiments"]], self.rule)[0]
 
-    def _path(self, experiment: sites.Experiment) -> Path:
+    def _path(self, experiment: Experiment) -> Path:
         return fetch.session_path(self.folder, experiment.id)
 
-    def _sessions(self, site: str) -> tuple[list[sites.Experiment], int]:
+    def _sessions(self, site: str) -> tuple[list[Experiment], int]:
         sites.check_sites([site], self.sites, self.identifier)
         listed = self._by_site().get(site, [])
         held = [one for one in listed if self._path(one).is_file()]
@@ -188,14 +195,14 @@ class TwoPhoton:
             )
         return held, len(listed)
 
-    def _load(self, experiment: sites.Experiment) -> xr.Dataset:
+    def _load(self, experiment: Experiment) -> xr.Dataset:
         try:
             return assemblies.load(self._path(experiment))
         except StoreError as error:
             hint = f"delete it and run: mousebench fetch {self.identifier}"
             raise StoreError(error.message, hint) from error
 
-    def _assemble(self, site: str, held: Sequence[sites.Experiment], expected: int) -> xr.DataArray:
+    def _assemble(self, site: str, held: Sequence[Experiment], expected: int) -> xr.DataArray:
         recordings = [assemble.recording(self._load(one), site, self._ids) for one in held]
         what = {"quantity": session.UNITS[QUANTITIES[self.identifier]], "depth_rule": self.rule}
         about = {"benchmark": self.identifier, "version": VERSION, **what}

@@ -155,6 +155,7 @@ class Neuropixels:
         progress: Any,
     ) -> FetchReport:
         failed = []
+        before = scenes.stored_bytes(self.folder)
         planned = report.planned_bytes or 0
         with bar(progress, f"fetch {IDENTIFIER}", planned) as advance:
             try:
@@ -166,7 +167,7 @@ class Neuropixels:
         failed += [f"{one.item}: {one.error}" for one in outcomes if one.error]
         lines = [*report.lines, *_notes(outcomes), *(line for site in wanted if (line := self._site_line(site)))]
         moved = place.moved + sum(one.moved for one in outcomes)
-        stored = sum(one.stored for one in outcomes) + scenes.stored_bytes(self.folder)
+        stored = sum(one.stored for one in outcomes) + scenes.stored_bytes(self.folder) - before
         return FetchReport(IDENTIFIER, report.folder, planned, moved, stored, tuple(lines), tuple(failed))
 
     def _site_line(self, site: str) -> str:

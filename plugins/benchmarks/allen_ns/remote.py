@@ -138,7 +138,8 @@ class Client:
         received = bytearray()
         failures = 0
         while stop is None or start + len(received) < stop:
-            before, broken = len(received), ValueError("the body was empty")
+            before = len(received)
+            broken: Exception = ValueError("the body was empty")
             try:
                 with self._ask_range(url, start + before, stop, identity) as response:
                     identity = identity or _range_identity(url, response)
@@ -204,7 +205,8 @@ class Client:
         identity = _noted(note, url) if part.exists() else None
         failures = 0
         while identity is None or _size(part) != identity.size:
-            before, broken = _size(part) if identity else 0, ValueError("the body was too short")
+            before = _size(part) if identity else 0
+            broken: Exception = ValueError("the body was too short")
             try:
                 identity = self._continue(url, part, note, identity, before)
             except requests.RequestException as error:
@@ -218,18 +220,20 @@ class Client:
 
     def _continue(self, url: str, part: Path, note: Path, identity: Identity | None, at: int) -> Identity:
         """Ask for the file from a byte on, or anew, and append what comes."""
-        resume = identity is not None and identity.etag != "" and at > 0
-        headers = {"Range": f"bytes={at}-", "If-Range": identity.etag} if resume else {}
+        begun = identity if identity is not None and identity.etag and at > 0 else None
+        headers = {"Range": f"bytes={at}-", "If-Range": begun.etag} if begun else {}
         with self.send("GET", url, headers) as response:
-            if resume and response.status_code == 206:
-                _check_range(url, response, at, identity)
+            if begun is not None and response.status_code == 206:
+                _check_range(url, response, at, begun)
             else:
-                resume, identity = False, _whole_identity(url, response)
+                begun = None
                 part.unlink(missing_ok=True)
+            found = begun or _whole_identity(url, response)
+            if begun is None:
                 with replacing(note) as temporary:
-                    temporary.write_text(json.dumps(asdict(identity)))
+                    temporary.write_text(json.dumps(asdict(found)))
             try:
-                file = part.open("ab" if resume else "wb")
+                file = part.open("ab" if begun else "wb")
                 with file:
                     self._receive(response, file.write)
             except requests.RequestException:
@@ -238,11 +242,11 @@ class Client:
                 raise StoreError(
                     f"cannot write {part}: {error.strerror}", "check the free space of the disk"
                 ) from error
-        if _size(part) > identity.size >= 0:
+        if _size(part) > found.size >= 0:
             part.unlink()
-            raise StoreError(f"{url} sent more than the {identity.size} bytes it announced", _AGAIN)
+            raise StoreError(f"{url} sent more than the {found.size} bytes it announced", _AGAIN)
         # where the server did not say how long the file is, what came is all
-        return identity if identity.size >= 0 else replace(identity, size=_size(part))
+        return found if found.size >= 0 else replace(found, size=_size(part))
 
 
 class RangeFile(io.RawIOBase):
@@ -262,7 +266,8 @@ class RangeFile(io.RawIOBase):
 
     def __init__(self, client: Client, url: str) -> None:
         super().__init__()
-        self.client, self.error = client, None
+        self.client = client
+        self.error: BaseException | None = None
         self._block = client.settings.block
         self._cache: OrderedDict[int, bytes] = OrderedDict()
         self._position = 0

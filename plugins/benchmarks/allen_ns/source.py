@@ -10,7 +10,8 @@ from email.utils import formatdate
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
-from mousebench.errors import StoreError
+from mousebench.errors import MissingData, StoreError
+from mousebench.fetching import is_url, offline
 from mousebench_plugins.benchmarks.allen_ns.remote import Client, Identity, NotThere, RangeFile, Settings
 
 if TYPE_CHECKING:
@@ -226,8 +227,12 @@ def parse_json(content: bytes, name: str) -> Any:
 
 
 def open_source(name: str, settings: Settings) -> Bucket | Folder:
-    """Return the bucket or folder of a name."""
-    return Bucket(name, settings) if name.startswith(("http://", "https://")) else Folder(name)
+    """Return the bucket or folder of a name; with ``--offline`` there is no bucket."""
+    if not is_url(name):
+        return Folder(name)
+    if offline():
+        raise MissingData(f"{name} is on the network, and --offline is set", "--from takes a folder too")
+    return Bucket(name, settings)
 
 
 def _manifest(path: Path) -> dict[str, str]:
