@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -121,6 +122,7 @@ def many_sessions(count: int, jobs: int) -> None:
         top = Path(name)
         cache = allen_files.write_cache(top / "cache", sessions, padding=20_000_000)
         size = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file())
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)
         moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
         moto.start()
         try:

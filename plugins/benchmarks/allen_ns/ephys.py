@@ -164,6 +164,7 @@ class Neuropixels:
                 failed.append(f"scenes: {error.message}")
             advance(planned - sum(task.size for task in todo))
             outcomes = run(todo, place.name, self._settings, self.folder, jobs=jobs, advance=advance)
+        sweep(self.folder)  # of workers that outlived a kill by a moment
         failed += [f"{one.item}: {one.error}" for one in outcomes if one.error]
         lines = [*report.lines, *_notes(outcomes), *(line for site in wanted if (line := self._site_line(site)))]
         moved = place.moved + sum(one.moved for one in outcomes)

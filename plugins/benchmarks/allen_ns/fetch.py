@@ -117,6 +117,7 @@ def fetch(
     with bar(progress, f"fetch {order.benchmark}", plan.planned_bytes) as advance:
         failed = _fetch_scenes(order, place, plan, advance)
         outcomes = run(plan.tasks, place.name, order.settings, order.folder, jobs=jobs, advance=advance)
+    sweep(order.folder)  # of workers that outlived a kill by a moment
     failed += [f"experiment {one.item}: {one.error}" for one in outcomes if one.error]
     held = sum(session_path(order.folder, one.id).is_file() for one in plan.wanted)
     stored = sum(one.stored for one in outcomes) + (scenes.stored_bytes(order.folder) if plan.scenes_bytes else 0)
