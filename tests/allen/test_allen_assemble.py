@@ -9,8 +9,8 @@ import pytest
 
 from allen.allen_files import sessions
 from mousebench import assemblies
-from mousebench.errors import ContractViolation, MissingData, UnknownIdentifier
-from mousebench_plugins.benchmarks.allen_ns import assemble, benchmark, ceilings
+from mousebench.errors import ContractViolation, MissingData, StoreError, UnknownIdentifier
+from mousebench_plugins.benchmarks.allen_ns import assemble, benchmark, ceilings, stored
 from mousebench_plugins.benchmarks.allen_ns.assemble import Recipe, Recording
 
 
@@ -220,3 +220,29 @@ def test_the_target_fits_the_contract(fetch, cache):
 def test_an_unknown_selection():
     with pytest.raises(ContractViolation, match="selection 'some'"):
         Recipe(selection="some")
+
+
+def test_a_disk_that_cannot_keep_the_array_still_gives_it(fetch, cache, monkeypatch):
+    base, _ = fetch(cache)
+    whole = base.target("VISp.L23")
+    for path in (base.folder / "sites").iterdir():
+        path.unlink()
+    (base.folder / "sites").rmdir()
+    (base.folder / "sites").write_text("a file where the folder should be")
+    np.testing.assert_array_equal(base.target("VISp.L23").values, whole.values)
+
+
+def test_a_damaged_array_is_made_again(fetch, cache):
+    base, _ = fetch(cache, sites=["VISp.L23"])
+    whole = base.target("VISp.L23")
+    for path in (base.folder / "sites").iterdir():
+        path.write_bytes(b"damaged")
+    np.testing.assert_array_equal(base.target("VISp.L23").values, whole.values)
+    assert assemblies.load_array(next((base.folder / "sites").iterdir())).identical(base.target("VISp.L23"))
+
+
+def test_a_site_that_cannot_be_made_is_reported():
+    def describe(site):
+        raise {"a": MissingData("no neuron"), "b": StoreError("damaged")}[site]
+
+    assert stored.describe_sites("ab", describe) == (["no neuron"], ["b: damaged"])

@@ -158,22 +158,18 @@ class TwoPhoton:
         if dry_run:
             return report
         held = self.held()
-        lines = tuple(self._site_line(site) for site in (sites or self.sites) if held[site][0])
-        return replace(report, lines=report.lines + lines)
+        here = [site for site in (sites or self.sites) if held[site][0]]
+        lines, failed = stored.describe_sites(here, self._describe)
+        return replace(report, lines=(*report.lines, *lines), failed=(*report.failed, *failed))
 
     def probe(self, source: str | None = None, experiment: int = probe.EXPERIMENT) -> list[probe.Fact]:
         """Return the facts of one session of the public bucket, or of another source, for ``mousebench doctor``."""
         place = open_source(source or f"{BUCKET}/visual-coding-2p", self._settings)
         return probe.probe(place, experiment)
 
-    def _site_line(self, site: str) -> str:
-        try:
-            counts = self.counts(site)
-        except MissingData as error:
-            return f"{site}: {error.message}"
-        return "{site}: {kept} of {neurons} neurons of {animals} mice, {sessions} of {expected} sessions".format(
-            site=site, **counts
-        )
+    def _describe(self, site: str) -> str:
+        counts = self.counts(site)
+        return "{kept} of {neurons} neurons of {animals} mice, {sessions} of {expected} sessions".format(**counts)
 
     def _by_site(self) -> dict[str, list[Experiment]]:
         table = fetch.stored_table(self.folder / fetch.TABLE)

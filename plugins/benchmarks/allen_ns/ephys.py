@@ -166,20 +166,18 @@ class Neuropixels:
             outcomes = run(todo, place.name, self._settings, self.folder, jobs=jobs, advance=advance)
         sweep(self.folder)  # of workers that outlived a kill by a moment
         failed += [f"{one.item}: {one.error}" for one in outcomes if one.error]
-        lines = [*report.lines, *_notes(outcomes), *(line for site in wanted if (line := self._site_line(site)))]
+        lines, unmade = stored.describe_sites(wanted, self._describe)
+        lines = [*report.lines, *_notes(outcomes), *lines]
+        failed += unmade
         moved = place.moved + sum(one.moved for one in outcomes)
-        stored = sum(one.stored for one in outcomes) + scenes.stored_bytes(self.folder) - before
-        return FetchReport(IDENTIFIER, report.folder, planned, moved, stored, tuple(lines), tuple(failed))
+        stored_bytes = sum(one.stored for one in outcomes) + scenes.stored_bytes(self.folder) - before
+        return FetchReport(IDENTIFIER, report.folder, planned, moved, stored_bytes, tuple(lines), tuple(failed))
 
-    def _site_line(self, site: str) -> str:
-        try:
-            target = self.target(site)
-        except MissingData as error:
-            return f"{site}: {error.message}"
+    def _describe(self, site: str) -> str:
+        target = self.target(site)
         counts = json.loads(target.attrs["counts"])
-        ceiling = target.attrs["rdm_ceiling"]
         text = "{kept} of {neurons} units of {animals} mice, {sessions} sessions".format(**counts)
-        return f"{site}: {text}, RDM ceiling {ceiling:.2f}"
+        return f"{text}, RDM ceiling {target.attrs['rdm_ceiling']:.2f}"
 
     def _fetch_scenes(self, place: Bucket | Folder) -> None:
         siblings = _siblings(place)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from mousebench import assemblies
+from mousebench.errors import MissingData, MousebenchError, StoreError
 from mousebench_plugins.benchmarks.allen_ns import ceilings, ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     import xarray as xr
@@ -42,9 +44,13 @@ def site_array(
         digest.update(f"{item} {known.get(item, {}).get('sha256') or ledger.sha256(path)} ".encode())
     path = folder / "sites" / f"{site}.{prefix}{digest.hexdigest()[:8]}.nc"
     if path.is_file():
-        return assemblies.load_array(path)
+        with suppress(StoreError):  # a damaged array is made again from the sessions
+            return assemblies.load_array(path)
     array = build()
-    assemblies.save(array, path)
+    try:
+        assemblies.save(array, path)
+    except StoreError:  # a full or read-only disk: it is made again the next time
+        return array
     for old in path.parent.glob(f"{site}.{prefix}*.nc"):
         if old != path:  # of sessions that have been added to since
             old.unlink(missing_ok=True)
@@ -57,3 +63,19 @@ def with_ceilings(array: xr.DataArray, recordings: list[Recording], recipe: Reci
     more = {f"selection_bias_{name}": value for name, value in bias.items()}
     together = json.dumps({**json.loads(array.attrs["counts"]), **counts})
     return array.assign_attrs({**ceilings.site_ceilings(array, recipe.seed), **more, "counts": together})
+
+
+def describe_sites(sites: Iterable[str], describe: Callable[[str], str]) -> tuple[list[str], list[str]]:
+    """Return a line for each site, and one for each that cannot be made.
+
+    A site whose neurons are all unreliable is a fact, not a failure.
+    """
+    lines, failed = [], []
+    for site in sites:
+        try:
+            lines.append(f"{site}: {describe(site)}")
+        except MissingData as error:
+            lines.append(error.message)
+        except MousebenchError as error:
+            failed.append(f"{site}: {error.message}")
+    return lines, failed
