@@ -116,7 +116,8 @@ def _half_correlation(cube: np.ndarray, masks: np.ndarray) -> np.ndarray:
     tt = (total**2).sum(0)
     bb = tt - 2 * at + aa
     varies = (aa > CONSTANT * scale) & (bb > CONSTANT * scale)
-    return np.divide(at - aa, np.sqrt(np.where(varies, aa * bb, 1)), out=np.full(aa.shape, np.nan), where=varies)
+    scale = np.sqrt(np.where(varies, aa * bb, 1))
+    return np.asarray(np.where(varies, (at - aa) / scale, np.nan))
 
 
 def rdm_reliability(cube: np.ndarray, rng: np.random.Generator, n_splits: int = 20) -> np.ndarray:
