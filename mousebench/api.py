@@ -10,6 +10,7 @@ from typing import Any
 import xarray as xr
 
 from mousebench import scoring, store
+from mousebench.errors import ContractViolation
 from mousebench.interfaces import Benchmark, Metric, Model
 from mousebench.plugins import Catalogue, discover, local_model, split_local_model
 from mousebench.progress import Progress
@@ -61,11 +62,19 @@ def named_model(model: Any, found: Catalogue) -> Named:
         return Named(f"python:{type(model).__name__}", scoring.as_model(model), None)
     local = split_local_model(model)
     if local is None:
-        return Named(model, scoring.as_model(found.load("models", model)), found.find("models", model).plugin)
+        return _loaded_model(model, found)
     one = Catalogue()
     entry = local_model(*local)
     one.entries["models"][entry.spec.identifier] = [entry]
-    return Named(entry.spec.identifier, scoring.as_model(one.load("models", entry.spec.identifier)), entry.plugin)
+    return _loaded_model(entry.spec.identifier, one)
+
+
+def _loaded_model(identifier: str, found: Catalogue) -> Named:
+    thing = found.load("models", identifier)
+    try:
+        return Named(identifier, scoring.as_model(thing), found.find("models", identifier).plugin)
+    except ContractViolation as error:
+        raise ContractViolation(f"model {identifier!r}: {error.message}", error.hint) from error
 
 
 def named(kind: str, thing: Any, found: Catalogue) -> Named:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import json
 import os
@@ -267,7 +268,7 @@ def _loaded_facts(kind: str, found: Catalogue, identifier: str) -> list[tuple[st
                 ("sites", ", ".join(thing.sites)),
                 ("metrics", ", ".join(thing.metrics)),
             ]
-            return [*rows, ("data", _data_state(thing))]
+            return [*rows, *_data_state(thing)]
         if kind == "metrics":
             definition = getattr(thing, "definition", {})
             rows = [("version", str(thing.version)), ("accepts", ", ".join(sorted(thing.accepts)))]
@@ -280,10 +281,13 @@ def _loaded_facts(kind: str, found: Catalogue, identifier: str) -> list[tuple[st
         return [("missing", error.message), ("hint", error.hint)]
 
 
-def _data_state(benchmark: Any) -> str:
+def _data_state(benchmark: Any) -> list[tuple[str, str]]:
     simulated = "simulated, " if getattr(benchmark, "simulated", False) else ""
-    stimuli = benchmark.stimuli()
-    return f"{simulated}{stimuli.sizes['stimulus']} stimuli of {stimuli.sizes['x']} x {stimuli.sizes['y']} pixels"
+    try:
+        size = benchmark.stimuli().sizes
+    except MissingData as error:
+        return [("data", error.message), ("hint", error.hint)]
+    return [("data", f"{simulated}{size['stimulus']} stimuli of {size['x']} x {size['y']} pixels")]
 
 
 # fetch ----------------------------------------------------------------------------------------------------------------
@@ -342,7 +346,7 @@ def _score(options: argparse.Namespace) -> int:
     progress = progress_for_stderr()
     done = []
     try:
-        for item in run(request, found, progress):
+        for item in _stdout_kept_clean(run(request, found, progress)):
             done.append(item)
             if options.json != "-" and item.result is not None:
                 progress.finish()
@@ -350,6 +354,16 @@ def _score(options: argparse.Namespace) -> int:
     finally:
         progress.finish()
     return _conclude(done, request.results, options.json)
+
+
+def _stdout_kept_clean(items: Iterator[Done]) -> Iterator[Done]:
+    """Yield the items; whatever plugins print while they are made goes to stderr."""
+    while True:
+        with contextlib.redirect_stdout(sys.stderr):
+            item = next(items, None)
+        if item is None:
+            return
+        yield item
 
 
 def _conclude(done: Sequence[Done], results: Path, json_file: str | None) -> int:

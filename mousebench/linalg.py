@@ -12,9 +12,10 @@ import numpy as np
 
 # a row whose variance is below this share of its mean square is constant: float32 features carry rounding of 1e-14
 CONSTANT = 1e-12
-_ROUNDING = 1e-28  # the same for float64 columns, which are centred before they are squared
+_EPS = np.finfo(np.float64).eps
 
 
+@np.errstate(invalid="ignore", over="ignore")  # features that are not finite are told by their Gram
 def gram(chunks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray, int]:
     """Reduce features that arrive in chunks.
 
@@ -71,8 +72,8 @@ def upper_triangle(rdm: np.ndarray) -> np.ndarray:
 
 def pearson_columns(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return Pearson r of each column of a with the same column of b; NaN where one does not vary."""
-    # what rounding leaves of a column that is constant
-    floor_a, floor_b = (_ROUNDING * len(x) * np.square(x).max(0) for x in (a, b))
+    # a column that is constant differs from its mean by no more than the rounding of a sum
+    floor_a, floor_b = (len(x) * np.square(len(x) * _EPS * np.abs(x).max(0)) for x in (a, b))
     a = a - a.mean(0)
     b = b - b.mean(0)
     aa, bb = (a * a).sum(0), (b * b).sum(0)

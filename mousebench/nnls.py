@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy.linalg import LinAlgError, cholesky, solve_triangular
@@ -40,6 +41,10 @@ class Partition:
     ----------
     order : int (pair)
         Pairs (upper triangle, row by row) sorted by block.
+    blocks : list of (fold, fold, slice)
+        The rows of the sorted pairs of every block.
+    train_blocks : bool (fold, block)
+        The blocks of pairs with neither image in a fold: what that fold is trained on.
     """
 
     def __init__(self, fold: np.ndarray) -> None:
@@ -49,22 +54,15 @@ class Partition:
         low, high = np.minimum(fold[first], fold[second]), np.maximum(fold[first], fold[second])
         code = low * self.n_folds + high
         self.order = np.argsort(code, kind="stable")
-        self.codes, starts = np.unique(code[self.order], return_index=True)
-        self._ends = np.append(starts[1:], len(code))
-        self._starts = starts
-
-    def blocks(self) -> Iterator[tuple[int, int, slice]]:
-        """Yield (fold, fold, rows of the sorted pairs) of every block."""
-        for code, start, end in zip(self.codes, self._starts, self._ends, strict=True):
-            yield int(code) // self.n_folds, int(code) % self.n_folds, slice(int(start), int(end))
-
-    def train(self, fold: int) -> np.ndarray:
-        """Return bool (block): pairs with neither image in the fold."""
-        return np.array([fold not in (a, b) for a, b, _ in self.blocks()])
+        codes, starts = np.unique(code[self.order], return_index=True)
+        rows = [slice(start, end) for start, end in pairwise([*starts.tolist(), len(code)])]
+        self.blocks = [(*divmod(one, self.n_folds), part) for one, part in zip(codes.tolist(), rows, strict=True)]
+        folds = np.array([[a, b] for a, b, _ in self.blocks])
+        self.train_blocks = (folds[None] != np.arange(self.n_folds)[:, None, None]).all(2)
 
     def within(self, fold: int) -> int | None:
         """Return the block of pairs with both images in the fold; None if the fold has a single image."""
-        return next((number for number, (a, b, _) in enumerate(self.blocks()) if a == b == fold), None)
+        return next((number for number, (a, b, _) in enumerate(self.blocks) if a == b == fold), None)
 
 
 @dataclass(frozen=True)
@@ -90,18 +88,19 @@ class Regressors:
 
     def __init__(self, pairs: np.ndarray, partition: Partition) -> None:
         self.partition = partition
-        self.pairs = pairs[partition.order]
-        parts = [self.pairs[rows] for _, _, rows in partition.blocks()]
-        self.n = np.array([len(x) for x in parts], dtype=float)
-        self.sum_x = np.stack([x.sum(0) for x in parts])
-        self.sum_xx = np.stack([x.T @ x for x in parts])
-        self.factors = [self._factor(fold) for fold in range(partition.n_folds)]
+        # a column of ones makes the counts and sums part of the products
+        self._design = np.column_stack([pairs, np.ones(len(pairs))])[partition.order]
+        self.pairs = self._design[:, :-1]
+        products = np.stack([x.T @ x for x in self._parts(self._design)])
+        self.n, self.sum_x, self.sum_xx = products[:, -1, -1], products[:, :-1, -1], products[:, :-1, :-1]
+        self.factors = list(self._factors(products))
 
-    def _factor(self, fold: int) -> Factor:
-        train = self.partition.train(fold)
-        n, sum_x = self.n[train].sum(), self.sum_x[train].sum(0)
-        centred = self.sum_xx[train].sum(0) - np.outer(sum_x, sum_x) / n
-        return Factor(fold, train, float(n), sum_x / n, _cholesky(centred))
+    def _factors(self, products: np.ndarray) -> Iterator[Factor]:
+        for fold, train in enumerate(self.partition.train_blocks):
+            total = _sum_blocks(train, products)
+            n, mean_x = total[-1, -1], total[:-1, -1] / total[-1, -1]
+            centred = total[:-1, :-1] - n * np.outer(mean_x, mean_x)
+            yield Factor(fold, train, float(n), mean_x, _cholesky(centred))
 
     def moments(self, y: np.ndarray) -> Moments:
         """Reduce target RDMs to their sums over blocks.
@@ -111,12 +110,13 @@ class Regressors:
         y : float64 (pair, target)
             Sorted by block: ``upper_triangle(rdm)[partition.order]``.
         """
-        parts = [(self.pairs[rows], y[rows]) for _, _, rows in self.partition.blocks()]
-        return Moments(
-            sum_y=np.stack([part.sum(0) for _, part in parts]),
-            sum_yy=np.stack([(part * part).sum(0) for _, part in parts]),
-            sum_xy=np.stack([x.T @ part for x, part in parts]),
-        )
+        blocks = zip(self._parts(self._design), self._parts(y), strict=True)
+        products = np.stack([x.T @ part for x, part in blocks])
+        sum_yy = np.stack([np.einsum("pt,pt->t", part, part) for part in self._parts(y)])
+        return Moments(sum_y=products[:, -1], sum_yy=sum_yy, sum_xy=products[:, :-1])
+
+    def _parts(self, rows: np.ndarray) -> list[np.ndarray]:
+        return [rows[block] for _, _, block in self.partition.blocks]
 
     def fit(self, factor: Factor, moments: Moments) -> tuple[np.ndarray, np.ndarray]:
         """Fit all targets on the training pairs of one fold.
@@ -128,8 +128,8 @@ class Regressors:
         intercept : float64 (target)
             Free, may be negative.
         """
-        mean_y = moments.sum_y[factor.train].sum(0) / factor.n
-        cross = moments.sum_xy[factor.train].sum(0) - factor.n * np.outer(factor.mean_x, mean_y)
+        mean_y = _sum_blocks(factor.train, moments.sum_y) / factor.n
+        cross = _sum_blocks(factor.train, moments.sum_xy) - factor.n * np.outer(factor.mean_x, mean_y)
         weight = solve_nnls(factor.upper, cross)
         return weight, mean_y - factor.mean_x @ weight
 
@@ -185,7 +185,7 @@ class Regressors:
         total = np.zeros((len(self.pairs), len(fits[0][1])))
         count = np.zeros(len(self.pairs))
         for factor, (weight, intercept) in zip(self.factors, fits, strict=True):
-            for (_, _, rows), train in zip(self.partition.blocks(), factor.train, strict=True):
+            for (_, _, rows), train in zip(self.partition.blocks, factor.train, strict=True):
                 if not train:
                     total[rows] += self.pairs[rows] @ weight + intercept
                     count[rows] += 1
@@ -226,6 +226,12 @@ class WithinScores:
     weight: np.ndarray
 
 
+def _sum_blocks(train: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return the sum of (block, ...) over the blocks of a training set, bool (block), as one product."""
+    total = train.astype(np.float64) @ values.reshape(len(values), -1)
+    return np.asarray(total.reshape(values.shape[1:]))
+
+
 def solve_nnls(upper: np.ndarray, cross: np.ndarray) -> np.ndarray:
     """Minimise |y - x w| over w >= 0 for many y.
 
@@ -240,7 +246,7 @@ def solve_nnls(upper: np.ndarray, cross: np.ndarray) -> np.ndarray:
     -------
     float64 (layer, target)
     """
-    rotated = solve_triangular(upper, cross, trans="T")
+    rotated = solve_triangular(upper, cross, trans="T", check_finite=False)
     if len(upper) == 1:
         return np.asarray(np.maximum(rotated / upper[0, 0], 0))
     weight = np.zeros(rotated.shape)
@@ -253,7 +259,7 @@ def _cholesky(gram: np.ndarray) -> np.ndarray:
     """Return the upper Cholesky factor; dependent columns get a little ridge, which leaves the fit as it is."""
     scale = np.trace(gram) / len(gram)
     try:
-        upper = cholesky(gram)
+        upper = cholesky(gram, check_finite=False)
         if np.diag(upper).min() ** 2 > _JITTER * scale:
             return np.asarray(upper)
     except LinAlgError:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,9 @@ def _reduce(model: Model, stimuli: xr.DataArray, device: str, progress: Progress
     layers = list(model.layers)
     if not layers:
         raise ContractViolation("the model has no layers")
+    for layer, count in Counter(layers).items():
+        if count > 1:
+            raise ContractViolation(f"the model lists its layer {layer!r} more than once")
     progress.start("layers", len(layers))
     try:
         activations: Mapping[str, Any] = model.activations(images, layers)
@@ -198,7 +202,7 @@ def _reduce(model: Model, stimuli: xr.DataArray, device: str, progress: Progress
             progress.advance(1)
     except MousebenchError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         text = " ".join(str(error).split())
         raise PluginBroken(
             f"the model's activations fail: {type(error).__name__}: {text}", "--debug shows where"
@@ -209,16 +213,18 @@ def _reduce(model: Model, stimuli: xr.DataArray, device: str, progress: Progress
 
 
 def _reduce_array(layer: str, activations: Mapping[str, Any], n_images: int) -> Reduction:
-    if layer not in activations:
-        raise ContractViolation(f"the model gives no activations for its layer {layer!r}")
-    features = np.asarray(activations[layer])
+    try:
+        features = np.asarray(activations[layer])
+    except KeyError as error:
+        raise ContractViolation(f"the model gives no activations for its layer {layer!r}") from error
     if features.ndim != 2 or len(features) != n_images or features.shape[1] == 0 or features.dtype.kind not in "fiu":
         raise ContractViolation(
             f"layer {layer!r} gives {features.dtype} activations of shape {features.shape} for {n_images} images; "
             f"float ({n_images}, features) is expected"
         )
     step = 4096
-    return Reduction(layer, *gram(features[:, start : start + step] for start in range(0, features.shape[1], step)))
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is found in the Gram
+        return Reduction(layer, *gram(features[:, start : start + step] for start in range(0, features.shape[1], step)))
 
 
 def _without_duplicates(found: list[Reduction]) -> Reductions:

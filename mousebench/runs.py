@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,6 +102,7 @@ def _comparisons(request: Request, found: Catalogue, progress: Progress) -> list
     metrics = [named("metrics", name, found) for name in request.metrics or benchmark.thing.metrics[:1]]
     comparisons = [Comparison(benchmark, metric, sites, request.seed, progress) for metric in metrics]
     first = comparisons[0]
+    _ = first.target_hashes  # what is wrong with the benchmark is said once, before any model is loaded
     for other in comparisons[1:]:  # stimuli and targets are the benchmark's: made once
         other.__dict__.update(stimuli=first.stimuli, stimuli_hash=first.stimuli_hash, target_hashes=first.target_hashes)
         other.__dict__["targets"] = other.accepting(first.targets)
@@ -135,11 +139,22 @@ def _start(
             if pool is None:
                 scores: dict[str, xr.Dataset] | Future[dict[str, xr.Dataset]] = scoring.compare(layers, part, progress)
             else:
-                scores = pool.submit(_work, layers.dataset, metric, todo)
+                scores = _submit(pool, model, layers, metric, todo)
             started.append((name, metric, _Pending(model, layers, comparison, part, scores)))
         except MousebenchError as error:
             started.append((name, metric, _failed(model.identifier, comparison, error)))
     return started
+
+
+def _submit(
+    pool: ProcessPoolExecutor, model: Named, layers: Layers, metric: str, sites: Sequence[str]
+) -> Future[dict[str, xr.Dataset]]:
+    try:
+        return pool.submit(_work, layers.dataset, metric, sites)
+    except BrokenProcessPool as error:
+        raise PluginBroken(
+            f"{model.identifier!r} was not scored: a worker process died before", "try --jobs 1"
+        ) from error
 
 
 def _plan(
@@ -172,11 +187,12 @@ def _finish(item: tuple[str, str, _Pending | Done], request: Request) -> Done:
         scores = state.scores if isinstance(state.scores, dict) else _outcome(state.scores, state.model)
         key = scoring.result_key(state.model, comparison)
         result = scoring.assemble(state.model, state.layers, state.todo, scores, key)
-        stored, _ = _stored(state.model, comparison, request)  # another run may have added sites since
-        if stored is not None:
-            result = scoring.join_sites(stored, result, comparison.benchmark.thing.sites)
         path = _path(state.model, comparison, request)
-        store.write(result, path)
+        with store.alone(path):
+            stored, _ = _stored(state.model, comparison, request)  # another run may have added sites since
+            if stored is not None:
+                result = scoring.join_sites(stored, result, comparison.benchmark.thing.sites)
+            store.write(result, path)
     except MousebenchError as error:
         return _failed(state.model.identifier or name, comparison, error)
     return Done(state.model.identifier, metric, _asked(result, request), path=path)
@@ -185,8 +201,7 @@ def _finish(item: tuple[str, str, _Pending | Done], request: Request) -> Done:
 def _asked(result: xr.Dataset, request: Request) -> xr.Dataset:
     if request.sites is None:
         return result
-    wanted = [site in set(request.sites) for site in result["site"].values.tolist()]
-    return result.isel(site=wanted).pipe(scoring.with_mean_score)
+    return store.only_sites(result, request.sites).pipe(scoring.with_mean_score)
 
 
 def _outcome(future: Future[dict[str, xr.Dataset]], model: Named) -> dict[str, xr.Dataset]:
@@ -251,6 +266,7 @@ def _begin_worker(
 ) -> None:
     """Make the comparisons of a worker process from identifiers: arrays are not sent."""
     sys.stdout = sys.stderr  # stdout is for results
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C reaches workers too: the parent says what happened
     found = discover(plugin_files)
     chosen = named("benchmarks", benchmark, found)
     for metric in metrics or chosen.thing.metrics[:1]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import json
@@ -59,7 +60,8 @@ class Comparison:
     @cached_property
     def stimuli(self) -> xr.DataArray:
         """The benchmark's stimuli, checked."""
-        return assemblies.check_stimuli(self.benchmark.thing.stimuli())
+        with _blaming(self.benchmark, "benchmark", ", stimuli"):
+            return assemblies.check_stimuli(self.benchmark.thing.stimuli())
 
     @cached_property
     def stimuli_hash(self) -> str:
@@ -74,12 +76,8 @@ class Comparison:
         self.progress.start(f"targets of {self.benchmark.identifier}", len(self.sites))
         targets = {}
         for site in self.sites:
-            try:
+            with _blaming(self.benchmark, "benchmark", f", site {site}"):
                 targets[site] = assemblies.align(benchmark.target(site), ids)
-            except ContractViolation as error:
-                raise ContractViolation(
-                    f"{self.benchmark.identifier}, site {site}: {error.message}", error.hint
-                ) from error
             self.progress.advance(1)
         self.progress.finish()
         return self.accepting(targets)
@@ -108,7 +106,8 @@ class Comparison:
         ceilings = {}
         with threadpool_limits(1, user_api="blas"):
             for site, target in self.targets.items():
-                ceilings[site] = metric.ceiling(target, self.seed)
+                with _blaming(self.metric, "metric", f", ceiling of site {site}"):
+                    ceilings[site] = metric.ceiling(target, self.seed)
                 self.progress.advance(1)
         self.progress.finish()
         return ceilings
@@ -189,9 +188,26 @@ def _source(named: Named) -> str:
     return " ".join(parts)
 
 
-def _who(model: Named) -> str:
-    plugin = model.plugin
-    return f"model {model.identifier!r}" + (f" of {plugin} version {plugin.version}" if plugin else "")
+def _who(named: Named, kind: str = "model") -> str:
+    plugin = named.plugin
+    return f"{kind} {named.identifier!r}" + (f" of {plugin} version {plugin.version}" if plugin else "")
+
+
+@contextlib.contextmanager
+def _blaming(named: Named, kind: str, where: str = "") -> Iterator[None]:
+    """Turn an exception of a plugin's own code into PluginBroken; name the benchmark that breaks the contract."""
+    try:
+        yield
+    except ContractViolation as error:
+        if kind == "benchmark":
+            raise ContractViolation(f"{named.identifier}{where}: {error.message}", error.hint) from error
+        raise
+    except MousebenchError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise PluginBroken(
+            f"{_who(named, kind)}{where} fails: {cause_of(error)}", "--debug shows where it happened"
+        ) from error
 
 
 def compare(layers: Layers, comparison: Comparison, progress: Progress | None = None) -> dict[str, xr.Dataset]:
@@ -202,21 +218,11 @@ def compare(layers: Layers, comparison: Comparison, progress: Progress | None = 
     metric: Metric = comparison.metric.thing
     progress = progress or Silent()
     together = getattr(metric, "score_sites", None)
-    try:
-        with threadpool_limits(1, user_api="blas"):
-            if together is not None:
-                scores: Mapping[str, xr.Dataset] = together(layers, comparison.targets, comparison.seed, progress)
-            else:
-                scores = dict(_one_by_one(metric, layers, comparison, progress))
-    except MousebenchError:
-        raise
-    except Exception as error:
-        plugin = comparison.metric.plugin
-        whose = f" of {plugin} version {plugin.version}" if plugin else ""
-        raise PluginBroken(
-            f"metric {comparison.metric.identifier!r}{whose} fails: {cause_of(error)}",
-            "--debug shows where it happened",
-        ) from error
+    with _blaming(comparison.metric, "metric"), threadpool_limits(1, user_api="blas"):
+        if together is not None:
+            scores: Mapping[str, xr.Dataset] = together(layers, comparison.targets, comparison.seed, progress)
+        else:
+            scores = dict(_one_by_one(metric, layers, comparison, progress))
     return {site: _checked(scores.get(site), site, comparison) for site in comparison.sites}
 
 

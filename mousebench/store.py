@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import contextlib
+import os
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -51,9 +53,28 @@ def read(path: Path) -> xr.Dataset:
     result = assemblies.load(path)
     if result.attrs.get("format") != FORMAT:
         raise StoreError(
-            f"{path} has format {result.attrs.get('format')!r}; this version reads {FORMAT}", "score it again"
+            f"{path} has format {result.attrs.get('format')}; this version reads {FORMAT}", "score it again"
         )
     return result
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Keep other processes from changing the results in a file's folder meanwhile, where the system can."""
+    folder = None
+    try:
+        import fcntl
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+        fcntl.flock(folder, fcntl.LOCK_EX)
+    except (ImportError, OSError):
+        pass  # Windows and some network disks have no such locks; a folder that cannot be made is found by ``write``
+    try:
+        yield
+    finally:
+        if folder is not None:
+            os.close(folder)
 
 
 def still_valid(path: Path, key: str | None, target_hashes: dict[str, str]) -> tuple[xr.Dataset | None, str]:

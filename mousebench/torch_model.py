@@ -231,7 +231,7 @@ class TorchModel:
         for number, image in enumerate(images):
             try:
                 tensor = self.preprocess(Image.fromarray(np.ascontiguousarray(image)))
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise PluginBroken(f"preprocessing fails on image {number}: {type(error).__name__}: {error}") from error
             if not isinstance(tensor, torch.Tensor) or tensor.ndim != 3 or not tensor.is_floating_point():
                 raise ContractViolation(
@@ -347,7 +347,7 @@ class TorchModel:
                 self.module(batch.to(device).contiguous(memory_format=memory_format))
             except ContractViolation:
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 text = " ".join(str(error).split())
                 raise PluginBroken(f"the net fails on {len(batch)} images: {type(error).__name__}: {text}") from error
             finally:
@@ -412,6 +412,7 @@ class _Collector:
         return Reductions(kept, duplicates, dict(trace.skipped), device)
 
 
+@np.errstate(invalid="ignore")
 def _same(a: Reduction, b: Reduction) -> bool:
     """Say whether layers whose elements agree in three images agree in all: their Grams differ by rounding only."""
     return bool(np.abs(a.gram - b.gram).max() <= 1e-12 * np.abs(a.gram).max())
@@ -644,7 +645,9 @@ def _describe(preprocess: Any) -> str:
     elif isinstance(preprocess, nn.Module):
         held = (_told(preprocess) or "").encode() or None
     else:
-        held = _settings(preprocess) if hasattr(preprocess, "__dict__") and not isinstance(preprocess, partial) else None
+        held = (
+            _settings(preprocess) if hasattr(preprocess, "__dict__") and not isinstance(preprocess, partial) else None
+        )
     if source is None or held is None:
         return "unknown"
     name = preprocess.__qualname__ if function else kind.__qualname__

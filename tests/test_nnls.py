@@ -73,7 +73,7 @@ def test_every_pair_is_in_the_block_of_its_folds() -> None:
     case = Case()
     first, second = (part[case.partition.order] for part in (case.first, case.second))
     seen = []
-    for a, b, rows in case.partition.blocks():
+    for a, b, rows in case.partition.blocks:
         assert a <= b
         for i, j in zip(case.fold[first[rows]], case.fold[second[rows]], strict=True):
             assert {i, j} == {a, b}
@@ -83,9 +83,9 @@ def test_every_pair_is_in_the_block_of_its_folds() -> None:
 
 def test_training_pairs_hold_no_image_of_the_fold() -> None:
     partition = Case(118).partition
-    sizes = np.array([rows.stop - rows.start for _, _, rows in partition.blocks()])
+    sizes = np.array([rows.stop - rows.start for _, _, rows in partition.blocks])
     # METHODS 5.1 and 5.3: 4753 or 4851 training pairs, 4 * 190 + 2 * 171 pairs inside the held-out folds
-    assert sorted({int(sizes[partition.train(fold)].sum()) for fold in range(6)}) == [4753, 4851]
+    assert sorted({int(sizes[partition.train_blocks[fold]].sum()) for fold in range(6)}) == [4753, 4851]
     assert sum(sizes[partition.within(fold)] for fold in range(6)) == 1102
 
 
@@ -96,9 +96,7 @@ def test_training_pairs_hold_no_image_of_the_fold() -> None:
 def test_weights_and_intercept_are_scikit_learn_s(n_layers: int) -> None:
     case = Case(40, n_layers)
     on_the_boundary = 0
-    for factor, (weight, intercept) in zip(
-        case.regressors.factors, case.regressors.fits(case.moments), strict=True
-    ):
+    for factor, (weight, intercept) in zip(case.regressors.factors, case.regressors.fits(case.moments), strict=True):
         for target in range(3):
             expected = case.sklearn(factor.fold, target)
             np.testing.assert_allclose(weight[:, target], expected.coef_, rtol=0, atol=1e-9)
@@ -200,9 +198,7 @@ def test_a_layer_that_is_a_mixture_of_others_leaves_the_predictions_as_they_are(
 def test_more_layers_than_training_pairs_fit_as_well_as_scikit_learn() -> None:
     case = Case(12, n_layers=60, n_folds=3)
     assert case.train(0).sum() < 60
-    for factor, (weight, intercept) in zip(
-        case.regressors.factors, case.regressors.fits(case.moments), strict=True
-    ):
+    for factor, (weight, intercept) in zip(case.regressors.factors, case.regressors.fits(case.moments), strict=True):
         assert np.isfinite(weight).all()
         assert (weight >= 0).all()
         train = case.train(factor.fold)

@@ -330,7 +330,7 @@ def test_damaged_weights_are_not_used(tmp_path: Path, monkeypatch: pytest.Monkey
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
     (folder / "resnet18-f37072fd.pth").write_bytes(b"half a file")
-    with pytest.raises(StoreError, match="resnet18-f37072fd.pth is damaged"):
+    with pytest.raises(StoreError, match=r"resnet18-f37072fd.pth is damaged"):
         discover().load("models", "resnet18")
 
 

@@ -107,12 +107,13 @@ def test_a_local_model_is_called_by_its_file_and_function(toy: Cli, results: Pat
 
 
 def test_an_rdm_target_is_matched_by_stimulus_id(toy: Cli, results: Path) -> None:
-    # toy-rdm gives its stimuli in another order; its RDM is that of the responses without noise
+    # toy-rdm gives its stimuli in another order than its images
     toy("toy-a", benchmark="toy-rdm")
-    toy("toy-a")
-    found, noisy = result(results, benchmark="toy-rdm"), result(results)
+    toy("toy-a", benchmark="toy-rdm@ordered")
+    found, ordered = result(results, benchmark="toy-rdm"), result(results, benchmark="toy-rdm@ordered")
     np.testing.assert_allclose(found["ceiling"], (2 * 0.8 / 1.8) ** 0.5, rtol=1e-12)
-    np.testing.assert_allclose(found["raw"], noisy["raw"], atol=0.1)
+    np.testing.assert_array_equal(found["raw"], ordered["raw"])
+    np.testing.assert_array_equal(found["null"], ordered["null"])
     assert np.isnan(found["n_neuroids"]).all()
 
 
@@ -178,6 +179,7 @@ def test_another_metric_uses_the_same_layers(toy: Cli, calls) -> None:
     ("setting", "recomputed"),
     [
         (("TOY_WEIGHTS", "2"), ["activations toy-a", "score A,B,C"]),
+        (("TOY_IMAGES", "2"), ["activations toy-a", "score A,B,C"]),
         (("TOY_REPEATS", "3"), ["score A,B,C"]),
         (("TOY_TARGET_B", "77"), ["score B"]),
     ],
@@ -376,7 +378,7 @@ def test_metrics_are_refused_before_anything_is_computed(toy: Cli, calls) -> Non
         (("toy-a", "--site", "A,D"), "'toy' has no site 'D'"),
         (("toy-c",), "unknown model 'toy-c'; did you mean 'toy-"),
         (("toy-a@3",), "model 'toy-a' has no variants"),
-        (("nowhere.py:f",), "'nowhere.py' does not exist"),
+        (("nowhere.py:f",), "plugin file 'nowhere.py' does not exist"),
     ],
 )
 def test_unknown_names(toy: Cli, arguments: tuple[str, ...], said: str) -> None:

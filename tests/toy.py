@@ -41,7 +41,7 @@ class Toy:
     def stimuli(self) -> xr.DataArray:
         if self.variant == "no-stimuli":
             raise ValueError("the disk is made of cheese")
-        images = np.random.default_rng(0).integers(0, 256, (N, 8, 8), dtype=np.uint8)
+        images = np.random.default_rng(int(knob("IMAGES", "0"))).integers(0, 256, (N, 8, 8), dtype=np.uint8)
         if self.variant == "same-images":
             images[:] = images[0]
         ids = np.arange(N)
@@ -79,7 +79,7 @@ class ToyRdm(Toy):
 
     def target(self, site: str) -> xr.DataArray:
         rdm = correlation_rdm(*gram([self.expected(site)]))
-        order = np.random.default_rng(3).permutation(N)  # matched by stimulus_id, not by position
+        order = np.arange(N) if self.variant == "ordered" else np.random.default_rng(3).permutation(N)
         return make_rdm(rdm[np.ix_(order, order)], order, reliability=0.8)
 
 
@@ -131,7 +131,7 @@ class Bad(Projections):
             "one-layer": lambda: {"first": first},
             "unknown-key": lambda: good,
             "raises": lambda: {}["weights"],
-            "prints": lambda: (print("the model says hello"), good)[1],
+            "prints": lambda: (print("the model says hello"), good)[1],  # noqa: T201
         }[self.variant]()
 
 

@@ -47,7 +47,7 @@ def load_random(name: str, variant: str | None = None):
     from mousebench_plugins.models._torchvision import untrained
 
     seed = "0" if variant is None else variant
-    if not seed.isdecimal():
+    if not seed.isdecimal() or seed != str(int(seed)):
         raise UnknownIdentifier(
             f"model '{name}-random' has no variant {variant!r}", "its variants are seeds: 0, 1, 2 ..."
         )
