@@ -107,7 +107,7 @@ def _half_correlation(cube: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """
     n_stimuli, n_repetitions, n_neuroids = cube.shape
     trials = np.ascontiguousarray(cube.swapaxes(0, 1), dtype=np.float64)  # (repetition, stimulus, neuroid)
-    scale = n_repetitions * (trials**2).sum((0, 1))
+    energy = n_repetitions * (trials**2).sum((0, 1))
     trials -= trials.mean(1, keepdims=True)
     total = trials.sum(0)
     half = (masks.astype(np.float64) @ trials.reshape(n_repetitions, -1)).reshape(len(masks), n_stimuli, n_neuroids)
@@ -115,7 +115,7 @@ def _half_correlation(cube: np.ndarray, masks: np.ndarray) -> np.ndarray:
     aa = np.einsum("psn,psn->pn", half, half)
     tt = (total**2).sum(0)
     bb = tt - 2 * at + aa
-    varies = (aa > CONSTANT * scale) & (bb > CONSTANT * scale)
+    varies = (aa > CONSTANT * energy) & (bb > CONSTANT * energy)
     scale = np.sqrt(np.where(varies, aa * bb, 1))
     return np.asarray(np.where(varies, (at - aa) / scale, np.nan))
 
