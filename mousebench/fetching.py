@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mousebench.assemblies import replacing
 from mousebench.errors import MissingData, StoreError
 from mousebench.progress import Progress, Silent
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
 
 SUMS = "SHA256SUMS"
 _TIMEOUT = (10, 60)  # seconds to connect, and between two pieces
