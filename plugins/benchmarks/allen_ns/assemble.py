@@ -170,49 +170,51 @@ def assemble(recordings: Iterable[Recording], site: str, ids: np.ndarray, recipe
     MissingData
         If no session is given, or no neuron is reliable enough.
     """
-    kept: list[np.ndarray] = []
-    labels: list[dict[str, np.ndarray]] = []
-    counts = {
-        "sessions": 0,
-        "animals": 0,
-        "neurons": 0,
-        "no_reliability": 0,
-        "unreliable": 0,
-        "kept": 0,
-        "sessions_without_kept": 0,
-    }
-    animals = set()
-    for one in recordings:
-        reliability = reliabilities(one, choosing_repetitions(one.cube.shape[1], recipe), recipe)
-        keep = reliability >= recipe.threshold
-        counts["sessions"] += 1
-        counts["neurons"] += len(reliability)
-        counts["no_reliability"] += int(np.isnan(reliability).sum())
-        counts["unreliable"] += int((reliability < recipe.threshold).sum())
-        counts["kept"] += int(keep.sum())
-        counts["sessions_without_kept"] += int(not keep.any())
-        animals.update(one.neuroid["animal_id"].tolist())
-        kept.append(one.cube[:, :, keep])
-        labels.append({**{name: value[keep] for name, value in one.neuroid.items()}, "reliability": reliability[keep]})
-    counts["animals"] = len(animals)
+    chosen = [_choose(one, recipe) for one in recordings]
+    counts = _counts([one for one, _ in chosen], [reliability for _, reliability in chosen], recipe.threshold)
     if not counts["kept"]:
         raise MissingData(
             f"{site} has no neuron with a reliability of {recipe.threshold} or more ({json.dumps(counts)})"
         )
-    most = max(cube.shape[1] for cube in kept)
-    pool = np.concatenate([_pad(cube, most) for cube in kept], axis=2)
+    most = max(one.cube.shape[1] for one, _ in chosen)
+    keep = [reliability >= recipe.threshold for _, reliability in chosen]
+    pool = np.concatenate(
+        [_pad(one.cube[:, :, mask], most) for (one, _), mask in zip(chosen, keep, strict=True)], axis=2
+    )
     left = ~choosing_repetitions(most, recipe) if recipe.selection == "apart" else np.ones(most, dtype=bool)
     repetition = np.flatnonzero(left)
     counts["missing_trials"] = int(np.isnan(pool[:, left]).sum())
+    labels = [{**one.neuroid, "reliability": reliability} for one, reliability in chosen]
     return assemblies.make_responses(
         pool[:, left].reshape(len(ids) * len(repetition), -1),
         np.repeat(ids, len(repetition)),
         np.tile(repetition, len(ids)),
-        {name: np.concatenate([label[name] for label in labels]) for name in labels[0]},
+        {
+            name: np.concatenate([label[name][mask] for label, mask in zip(labels, keep, strict=True)])
+            for name in labels[0]
+        },
         counts=json.dumps(counts),
         recipe=recipe.text(),
         **attrs,
     )
+
+
+def _choose(one: Recording, recipe: Recipe) -> tuple[Recording, np.ndarray]:
+    return one, reliabilities(one, choosing_repetitions(one.cube.shape[1], recipe), recipe)
+
+
+def _counts(recordings: list[Recording], reliability: list[np.ndarray], threshold: float) -> dict[str, int]:
+    """Return what is kept and what is dropped, and why."""
+    pooled = np.concatenate([np.empty(0), *reliability])
+    return {
+        "sessions": len(recordings),
+        "animals": len({animal for one in recordings for animal in one.neuroid["animal_id"].tolist()}),
+        "neurons": len(pooled),
+        "no_reliability": int(np.isnan(pooled).sum()),
+        "unreliable": int((pooled < threshold).sum()),
+        "kept": int((pooled >= threshold).sum()),
+        "sessions_without_kept": sum(not (values >= threshold).any() for values in reliability),
+    }
 
 
 def _pad(cube: np.ndarray, repetitions: int) -> np.ndarray:
