@@ -6,15 +6,13 @@ python benchmarks/rdm.py
 from __future__ import annotations
 
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from _timing import best_of, machine
-from threadpoolctl import threadpool_limits
 
+from mousebench.collector import one_blas_thread_each, reduce_tensor
 from mousebench.linalg import correlation_rdm
-from mousebench.torch_model import _reduce
 
 N_IMAGES, N_FEATURES = 118, 800_000
 
@@ -32,8 +30,8 @@ def main() -> None:
     tensor, dataset = torch.from_numpy(features), Dataset(features)
 
     def ours() -> np.ndarray:
-        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            return correlation_rdm(*_reduce(tensor, pool), N_FEATURES)
+        with one_blas_thread_each() as pool:
+            return correlation_rdm(*reduce_tensor(tensor, pool), N_FEATURES)
 
     candidates = {
         "ours": ours,

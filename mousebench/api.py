@@ -10,11 +10,11 @@ from typing import Any
 import xarray as xr
 
 from mousebench import scoring, store
+from mousebench.comparison import Comparison, Named, choose_sites
 from mousebench.errors import ContractViolation
 from mousebench.interfaces import Benchmark, Metric, Model
 from mousebench.plugins import Catalogue, discover, local_model, split_local_model
 from mousebench.progress import Progress
-from mousebench.scoring import Comparison, Named
 
 
 @lru_cache(maxsize=1)
@@ -115,7 +115,7 @@ def score(
     Returns
     -------
     Dataset
-        Along ``site``: raw, ceiling, score, explained, null_mean, null_p and more; see ``scoring.assemble``.
+        Along ``site``: raw, ceiling, score, explained, null_mean, null_p and more; see ``results.assemble``.
 
     Raises
     ------
@@ -130,7 +130,7 @@ def score(
     found = catalogue()
     chosen = named("benchmarks", benchmark, found)
     judge = named("metrics", chosen.thing.metrics[0] if metric is None else metric, found)
-    comparison = Comparison(chosen, judge, scoring.choose_sites(chosen, sites), seed)
+    comparison = Comparison(chosen, judge, choose_sites(chosen, sites), seed)
     if progress is not None:
         comparison.progress = progress
     subject = named_model(model, found)

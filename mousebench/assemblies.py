@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -427,9 +427,3 @@ class replacing:
         return StoreError(
             f"cannot write {self.path}: {reason}", "check the permissions of the folder and the free space of the disk"
         )
-
-
-def concat_text(values: Iterable[Any]) -> str:
-    """Return values as a short readable list for messages."""
-    shown = [str(value) for value in values]
-    return ", ".join(shown[:8]) + (f" and {len(shown) - 8} more" if len(shown) > 8 else "")

@@ -128,11 +128,13 @@ def rdm_reliability(cube: np.ndarray, rng: np.random.Generator, n_splits: int = 
     Returns
     -------
     float64 (split)
-        NaN for a split in which a half has no RDM (a stimulus to which no neuroid answers differently).
+        NaN for a split in which a half has no RDM (a stimulus to which all neuroids answer alike). A neuroid without a
+        trial of some stimulus in a half is left out of that split.
     """
     values = []
     for mask in half_masks(cube.shape[1], n_splits, rng):
         first, second = half_means(cube, mask[None])
-        triangles = [upper_triangle(correlation_rdm(*gram([half[0]]))) for half in (first, second)]
+        whole = ~np.isnan(first[0]).any(0) & ~np.isnan(second[0]).any(0)  # a half may lack all trials of a stimulus
+        triangles = [upper_triangle(correlation_rdm(*gram([half[0][:, whole]]))) for half in (first, second)]
         values.append(pearson_columns(triangles[0][:, None], triangles[1][:, None])[0])
     return np.array(values)

@@ -70,21 +70,21 @@ def images_of(stimuli: xr.DataArray) -> np.ndarray:
     return values if values.ndim == 4 else np.broadcast_to(values[..., None], (*values.shape, 3))
 
 
-def representation_key(model: Model, stimuli_hash: str, source: str) -> str | None:
+def representation_key(fingerprint: Mapping[str, str], stimuli_hash: str, source: str) -> str | None:
     """Return the hash that names a representation, or None if a part of it cannot be resolved.
 
     Parameters
     ----------
-    model : Model
+    fingerprint : mapping of str to str
+        The model's.
     stimuli_hash : str
         ``assemblies.content_hash`` of the stimuli.
     source : str
         Hash of the code that the fingerprint does not cover: the plugin's.
     """
-    fingerprint = dict(model.fingerprint)
     if "unknown" in fingerprint.values():
         return None
-    parts = {"format": FORMAT, "fingerprint": fingerprint, "source": source, "stimuli": stimuli_hash}
+    parts = {"format": FORMAT, "fingerprint": dict(fingerprint), "source": source, "stimuli": stimuli_hash}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -17,11 +17,12 @@ import xarray as xr
 
 from mousebench import scoring, store
 from mousebench.api import named, named_model
+from mousebench.comparison import Comparison, Named, choose_sites
 from mousebench.errors import MousebenchError, PluginBroken, StoreError
 from mousebench.plugins import Catalogue, discover
 from mousebench.progress import Progress
 from mousebench.representations import Layers
-from mousebench.scoring import Comparison, Named
+from mousebench.results import assemble, join_sites, with_mean_score
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def _is_ready(item: tuple[str, str, _Pending | Done]) -> bool:
 
 def _comparisons(request: Request, found: Catalogue, progress: Progress) -> list[Comparison]:
     benchmark = named("benchmarks", request.benchmark, found)
-    sites = scoring.choose_sites(benchmark, request.sites)
+    sites = choose_sites(benchmark, request.sites)
     metrics = [named("metrics", name, found) for name in request.metrics or benchmark.thing.metrics[:1]]
     comparisons = [Comparison(benchmark, metric, sites, request.seed, progress) for metric in metrics]
     first = comparisons[0]
@@ -186,12 +187,12 @@ def _finish(item: tuple[str, str, _Pending | Done], request: Request) -> Done:
     try:
         scores = state.scores if isinstance(state.scores, dict) else _outcome(state.scores, state.model)
         key = scoring.result_key(state.model, comparison)
-        result = scoring.assemble(state.model, state.layers, state.todo, scores, key)
+        result = assemble(state.model, state.layers, state.todo, scores, key)
         path = _path(state.model, comparison, request)
         with store.alone(path):
             stored, _ = _stored(state.model, comparison, request)  # another run may have added sites since
             if stored is not None:
-                result = scoring.join_sites(stored, result, comparison.benchmark.thing.sites)
+                result = join_sites(stored, result, comparison.benchmark.thing.sites)
             store.write(result, path)
     except MousebenchError as error:
         return _failed(state.model.identifier or name, comparison, error)
@@ -201,7 +202,7 @@ def _finish(item: tuple[str, str, _Pending | Done], request: Request) -> Done:
 def _asked(result: xr.Dataset, request: Request) -> xr.Dataset:
     if request.sites is None:
         return result
-    return store.only_sites(result, request.sites).pipe(scoring.with_mean_score)
+    return store.only_sites(result, request.sites).pipe(with_mean_score)
 
 
 def _outcome(future: Future[dict[str, xr.Dataset]], model: Named) -> dict[str, xr.Dataset]:

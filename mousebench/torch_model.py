@@ -12,18 +12,13 @@ import contextlib
 import difflib
 import fnmatch
 import hashlib
-import inspect
 import json
 import os
-import sys
-import weakref
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 # torch reads this at its first allocation. Layers of all images are hundreds of MB; with ordinary pages the kernel
@@ -33,23 +28,20 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 import numpy as np
 import torch
 from PIL import Image
-from threadpoolctl import threadpool_limits
 from torch import nn
 from torchvision import transforms
 
+from mousebench.collector import Call, Collector, one_blas_thread_each
 from mousebench.errors import ContractViolation, PluginBroken, UsageError
-from mousebench.linalg import gram
+from mousebench.fingerprint import describe, hash_architecture, hash_weights
 from mousebench.progress import Progress, Silent
-from mousebench.reduction import Reduction, Reductions
+from mousebench.reduction import Reductions
 
 EXTRACTION = 1  # raised when the same net and images would give other numbers
 ROOT = "(root)"
 MEMORY_BUDGET = 6 * 2**30
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CONTAINERS = (nn.Sequential, nn.ModuleList)
-_CHUNK = 4096  # features a matrix product; 118 of them in float64 stay in the cache
-_STRIPE = 16 * _CHUNK  # features a task; fixed, so that sums do not depend on the number of threads
-_BARE_MODULE = frozenset(vars(nn.Module()))
 _LIVE = 4  # copies of the widest layer alive at once: input, output, what the convolution rearranges
 
 
@@ -69,23 +61,10 @@ _Key = tuple[str, int, str]  # module path, number of the call, item of its outp
 
 
 @dataclass(frozen=True)
-class _Call:
-    """One tensor that one call of one module gives: where it comes from, and which axis counts images."""
-
-    path: str
-    call: int
-    item: str
-    name: str
-    axis: int
-    width: int
-    digest: bytes
-
-
-@dataclass(frozen=True)
 class _Trace:
     """What a net does with a few images."""
 
-    calls: tuple[_Call, ...]
+    calls: tuple[Call, ...]
     skipped: Mapping[str, str]
     memory_format: torch.memory_format
 
@@ -155,9 +134,9 @@ class TorchModel:
     def fingerprint(self) -> Mapping[str, str]:
         """All that changes the numbers; a part that cannot be resolved is "unknown", and is then not cached."""
         return {
-            "weights": _hash_weights(self.module),
-            "architecture": _hash_architecture(self.module),
-            "preprocess": _describe(self.preprocess),
+            "weights": hash_weights(self.module),
+            "architecture": hash_architecture(self.module),
+            "preprocess": describe(self.preprocess),
             "layers": "all" if self.selection is None else json.dumps(self.selection),
             "extraction": str(EXTRACTION),
         }
@@ -167,7 +146,7 @@ class TorchModel:
         wanted = set(layers)
         found: dict[str, np.ndarray] = {}
 
-        def keep(call: _Call, features: torch.Tensor) -> None:
+        def keep(call: Call, features: torch.Tensor) -> None:
             if call.name in wanted:
                 flat = features.detach().movedim(call.axis, 0).reshape(len(images), -1)
                 found[call.name] = flat.to("cpu", torch.float32, copy=True).numpy()
@@ -208,14 +187,14 @@ class TorchModel:
         progress = progress or Silent()
         progress.start("layers", len(trace.calls) * len(pairs))
         batch = self._prepare(images)
-        collector = _Collector(len(images), progress)
-        with _one_blas_thread_each() as pool:
+        collector = Collector(len(images), progress)
+        with one_blas_thread_each() as pool:
             for pair in pairs:
                 index = np.concatenate(pair)
                 collector.begin(index)
                 self._forward(batch[index], trace, lambda call, x: collector.add(call, x, pool), where)
         progress.finish()
-        return collector.result(trace, device_name(where))
+        return collector.result(trace.calls, trace.skipped, device_name(where))
 
     def _blocks(self, trace: _Trace, n_images: int) -> list[np.ndarray]:
         """Split the images so that any two blocks fit the budget; one block where all fit."""
@@ -290,7 +269,7 @@ class TorchModel:
             if len(axes) != 1:
                 skipped[name] = f"{'no' if not axes else 'more than one'} axis of {shape} counts the images"
             elif self._selected(name, key[0]):
-                calls.append(_Call(*key, name, axes[0], width, digest))
+                calls.append(Call(*key, name, axes[0], width, digest))
         if not calls:
             raise ContractViolation("the net has no layer to score", concat_notes(skipped))
         return _Trace(tuple(calls), skipped, memory_format)
@@ -304,7 +283,7 @@ class TorchModel:
         self,
         batch: torch.Tensor,
         trace: _Trace,
-        consume: Callable[[_Call, torch.Tensor], None],
+        consume: Callable[[Call, torch.Tensor], None],
         device: torch.device,
     ) -> None:
         """Pass images through the net and hand each layer's (image, feature) to ``consume`` as it appears."""
@@ -353,100 +332,6 @@ class TorchModel:
             finally:
                 for handle in handles:
                     handle.remove()
-
-
-class _Collector:
-    """Grams and sums of all layers, filled from the passes over pairs of blocks."""
-
-    def __init__(self, n_images: int, progress: Progress) -> None:
-        self.n_images = n_images
-        self.progress = progress
-        self.grams: dict[str, np.ndarray] = {}
-        self.sums: dict[str, np.ndarray] = {}
-        self.same: dict[str, str | None] = {}
-        self.index = np.arange(n_images)
-        self.alive: dict[int, tuple[weakref.ref[torch.Tensor], int, str]] = {}
-
-    def begin(self, index: np.ndarray) -> None:
-        """Say which images the next pass holds."""
-        self.index = index
-        self.alive = {}
-
-    def add(self, call: _Call, tensor: torch.Tensor, pool: ThreadPoolExecutor) -> None:
-        """Reduce one layer of the present images."""
-        original = self._passed_on(call, tensor)
-        if self.same.setdefault(call.name, original) != original:
-            raise ContractViolation(f"layer {call.name!r} is computed differently for different images")
-        if original is None:
-            part, row_sum = _reduce(tensor.detach().movedim(call.axis, 0), pool)
-            total = self.grams.setdefault(call.name, np.zeros((self.n_images, self.n_images)))
-            total[np.ix_(self.index, self.index)] = part
-            self.sums.setdefault(call.name, np.zeros(self.n_images))[self.index] = row_sum
-        self.progress.advance(1)
-
-    def _passed_on(self, call: _Call, tensor: torch.Tensor) -> str | None:
-        """Return the earlier layer whose very tensor this is, unchanged: dropout in eval, a block's last child."""
-        if tensor.is_inference():  # has no version; result() finds equal layers all the same
-            return None
-        known = self.alive.get(id(tensor))
-        if known is not None and known[0]() is tensor and known[1] == tensor._version:
-            return known[2]
-        self.alive[id(tensor)] = (weakref.ref(tensor), tensor._version, call.name)
-        return None
-
-    def result(self, trace: _Trace, device: str) -> Reductions:
-        """Return the layers, those that equal an earlier one in every element dropped."""
-        kept: list[Reduction] = []
-        duplicates: dict[str, str] = {}
-        alike: defaultdict[bytes, list[Reduction]] = defaultdict(list)
-        for call in trace.calls:
-            original = self.same[call.name]
-            if original is None:
-                layer = Reduction(call.name, self.grams[call.name], self.sums[call.name], call.width)
-                original = next((other.name for other in alike[call.digest] if _same(layer, other)), None)
-                if original is None:
-                    alike[call.digest].append(layer)
-                    kept.append(layer)
-                    continue
-            duplicates[call.name] = duplicates.get(original, original)
-        return Reductions(kept, duplicates, dict(trace.skipped), device)
-
-
-@np.errstate(invalid="ignore")
-def _same(a: Reduction, b: Reduction) -> bool:
-    """Say whether layers whose elements agree in three images agree in all: their Grams differ by rounding only."""
-    return bool(np.abs(a.gram - b.gram).max() <= 1e-12 * np.abs(a.gram).max())
-
-
-def _reduce(tensor: torch.Tensor, pool: ThreadPoolExecutor) -> tuple[np.ndarray, np.ndarray]:
-    """Return Gram and sums, float64, of (image, ...) features; the order of features does not matter to either."""
-    features = _flat(tensor)
-    starts = range(0, features.shape[1], _STRIPE)
-    if features.device.type != "cpu":
-        parts = [_stripe_on_device(features[:, start : start + _STRIPE]) for start in starts]
-    else:
-        array = features.float().numpy()
-        parts = list(pool.map(lambda start: _stripe(array[:, start : start + _STRIPE]), starts))
-    return np.asarray(sum(part for part, _ in parts)), np.asarray(sum(part for _, part in parts))
-
-
-def _flat(tensor: torch.Tensor) -> torch.Tensor:
-    """Return (image, feature) with the features as they lie in memory, so that nothing is copied."""
-    order = sorted(range(1, tensor.ndim), key=tensor.stride, reverse=True)
-    return tensor.permute(0, *order).reshape(tensor.shape[0], -1)
-
-
-def _stripe(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    width = features.shape[1]
-    total, row_sum, _ = gram(features[:, start : start + _CHUNK] for start in range(0, width, _CHUNK))
-    return total, row_sum
-
-
-def _stripe_on_device(features: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    if features.device.type == "mps":  # has no float64
-        return _stripe(features.float().cpu().numpy())
-    chunk = features.double()
-    return (chunk @ chunk.T).cpu().numpy(), chunk.sum(1).cpu().numpy()
 
 
 def _tensors(output: Any, item: str = "") -> Iterator[tuple[str, Any]]:
@@ -519,13 +404,6 @@ def device_name(device: torch.device) -> str:
 
 
 @contextlib.contextmanager
-def _one_blas_thread_each() -> Iterator[ThreadPoolExecutor]:
-    """Give a pool whose threads do one matrix product each: faster for thin matrices than threads inside one."""
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        yield pool
-
-
-@contextlib.contextmanager
 def _as_it_was(module: nn.Module, device: torch.device) -> Iterator[None]:
     """Put a module on a device and in eval mode; afterwards put both back."""
     training = {part: part.training for part in module.modules()}
@@ -552,103 +430,3 @@ def _full_float32() -> Iterator[None]:
         yield
     finally:
         matmul.allow_tf32, cudnn.allow_tf32 = before
-
-
-def _hash_weights(module: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for kind in (module.named_parameters(), module.named_buffers()):
-        for name, tensor in kind:
-            flat = tensor.detach().cpu().contiguous()
-            digest.update(f"{name} {tuple(flat.shape)} {flat.dtype}\n".encode())
-            digest.update(flat.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _hash_architecture(module: nn.Module) -> str:
-    """Hash how the net is put together: its parts with their settings, and the source of its own classes and functions.
-
-    torch's own source is in torch's version.
-    """
-    digest = hashlib.sha256(str(module).encode())
-    for path, part in module.named_modules():
-        settings = _settings(part)
-        if settings is None:
-            return "unknown"
-        digest.update(f"{path}\n".encode() + settings)
-    for cls in sorted({type(part) for part in module.modules()}, key=lambda c: (c.__module__, c.__qualname__)):
-        if cls.__module__.partition(".")[0] == "torch":
-            continue
-        source = _source_of(cls)
-        if source is None:
-            return "unknown"
-        digest.update(f"{cls.__module__}.{cls.__qualname__}\n".encode() + source)
-    return digest.hexdigest()
-
-
-def _source_of(thing: Any) -> bytes | None:
-    """Return the file that defines a class or function, its own source where there is no file, else None."""
-    file = getattr(sys.modules.get(thing.__module__), "__file__", None)
-    if file and Path(file).is_file():
-        return Path(file).read_bytes()
-    try:
-        return inspect.getsource(thing).encode()
-    except (OSError, TypeError):
-        return None
-
-
-def _settings(thing: Any) -> bytes | None:
-    """Return the plain attributes of an object as bytes, None where one cannot be told; a repr seldom shows all."""
-    told = [(name, _told(value)) for name, value in sorted(vars(thing).items()) if name not in _BARE_MODULE]
-    return None if any(value is None for _, value in told) else repr(told).encode()
-
-
-def _told(value: Any) -> str | None:
-    """Return what a value is, the same in every process, or None."""
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().numpy()
-    if isinstance(value, np.ndarray) and value.dtype != object:
-        return f"{value.dtype} {value.shape} {hashlib.sha256(np.ascontiguousarray(value).data).hexdigest()}"
-    if isinstance(value, nn.Module):
-        parts = _hash_architecture(value), _hash_weights(value)
-        return None if "unknown" in parts else repr(parts)
-    if inspect.isbuiltin(value) or (inspect.isfunction(value) and str(value.__module__).startswith("torch.")):
-        return f"{value.__module__}.{value.__qualname__}"
-    if inspect.isfunction(value):
-        text = _describe(value)
-        return None if text == "unknown" else text
-    text = repr(value)
-    return None if " at 0x" in text else text
-
-
-def _describe(preprocess: Any) -> str:
-    """Say what preprocessing does, from its steps, their settings and their source; "unknown" where one cannot be told."""
-    kind = type(preprocess)
-    torchvision = kind.__module__.startswith("torchvision.transforms.")
-    steps: list[Any] = []
-    if torchvision and kind.__name__ in ("Compose", "Lambda"):
-        steps = preprocess.transforms if kind.__name__ == "Compose" else [preprocess.lambd]
-    if steps:
-        parts = [_describe(step) for step in steps]
-        return "unknown" if "unknown" in parts else f"{kind.__name__}({', '.join(parts)})"
-    text = repr(preprocess)
-    if torchvision:  # a Lambda deeper inside does not show what it does
-        return "unknown" if " at 0x" in text or "Lambda(" in text else text
-    function = inspect.isfunction(preprocess)
-    if (preprocess if function else kind).__module__ == "__main__":
-        return "unknown"
-    source = _source_of(preprocess if function else kind)
-    if function:
-        cells = [cell.cell_contents for cell in preprocess.__closure__ or ()]
-        defaults = [*(preprocess.__defaults__ or ()), *(preprocess.__kwdefaults__ or {}).items()]
-        told = [_told(value) for value in defaults + cells]
-        held = None if None in told else repr(told).encode()
-    elif isinstance(preprocess, nn.Module):
-        held = (_told(preprocess) or "").encode() or None
-    else:
-        held = (
-            _settings(preprocess) if hasattr(preprocess, "__dict__") and not isinstance(preprocess, partial) else None
-        )
-    if source is None or held is None:
-        return "unknown"
-    name = preprocess.__qualname__ if function else kind.__qualname__
-    return f"{name} {hashlib.sha256(source + held).hexdigest()}"

@@ -118,7 +118,7 @@ def test_debug_shows_the_traceback(cli: Cli) -> None:
 
 
 def test_a_bug_keeps_its_traceback(toy: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mousebench.scoring.normalise", lambda *_: 1 / 0)
+    monkeypatch.setattr("mousebench.results.normalise", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         toy("toy-a")
 

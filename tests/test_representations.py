@@ -49,7 +49,7 @@ def conv_net(seed: int = 0) -> nn.Module:
 
 
 def key_of(model, some: xr.DataArray | None = None, source: str = "plugin") -> str | None:
-    return representation_key(model, assemblies.content_hash(stimuli() if some is None else some), source)
+    return representation_key(model.fingerprint, assemblies.content_hash(stimuli() if some is None else some), source)
 
 
 class Counted:

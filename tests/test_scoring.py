@@ -9,7 +9,7 @@ import xarray as xr
 from conftest import TOY, Cli, files
 
 from mousebench import store
-from mousebench.scoring import normalise
+from mousebench.results import normalise
 from mousebench.store import read
 
 VARIABLES = {

@@ -1,0 +1,217 @@
+"""Make a result of what a metric gives: normalise, label, note where it comes from. The only place that divides by a ceiling."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from mousebench.comparison import Comparison, Named
+from mousebench.provenance import describe_plugin, environment
+from mousebench.representations import Layers
+from mousebench.store import FORMAT, only_sites
+
+CEILING_FLOOR = 0.1  # below this ceiling a ratio says more of the noise than of the model
+LEVEL = 0.95
+_PER_SITE = ("raw", "ceiling", "null", "bootstrap", "best_layer", "weight", "layer_raw")
+
+
+def assemble(
+    model: Named, layers: Layers, comparison: Comparison, scores: Mapping[str, xr.Dataset], key: str | None
+) -> xr.Dataset:
+    """Put the sites together, normalise, and write down where it all comes from.
+
+    Returns
+    -------
+    Dataset
+        Along ``site``: raw, ceiling, score, explained, ci_low, ci_high, null_mean, null_p, n_stimuli, n_neuroids,
+        n_layers, best_layer, notes (JSON), target_sha256, and whatever else the metric gives; attributes model,
+        benchmark, metric, their versions, seed, mean_score, simulated, notes and provenance (JSON).
+    """
+    rows = [_site_row(site, scores[site], comparison) for site in comparison.sites]
+    columns = {name: ("site", np.array([row.get(name, np.nan) for row in rows])) for name in _names(rows)}
+    result = xr.Dataset(columns, coords={"site": ("site", np.array(comparison.sites, dtype=str))})
+    for name, dim in (("null", "permutation"), ("weight", "layer"), ("layer_raw", "layer"), ("bootstrap", "bootstrap")):
+        result = result.merge(_stacked(name, dim, scores, comparison.sites))
+    result = result.merge(_by_neuroid(scores, comparison))
+    definition = next(iter(scores.values())).attrs.get("definition", "{}")
+    return result.assign_attrs(
+        {
+            "format": FORMAT,
+            "key": key or "",
+            "model": model.identifier,
+            "benchmark": comparison.benchmark.identifier,
+            "benchmark_version": comparison.benchmark.thing.version,
+            "metric": comparison.metric.identifier,
+            "metric_version": comparison.metric.thing.version,
+            "seed": comparison.seed,
+            "simulated": int(comparison.simulated),
+            "definition": definition,
+            "notes": json.dumps(_result_notes(layers, scores, comparison)),
+            "provenance": json.dumps(_provenance(model, layers, comparison), sort_keys=True),
+        }
+    ).pipe(with_mean_score)
+
+
+def with_mean_score(result: xr.Dataset) -> xr.Dataset:
+    """Return the result with the mean of its sites' scores; NaN if no site has one."""
+    scores = result["score"].values
+    there = np.isfinite(scores)
+    return result.assign_attrs(mean_score=float(scores[there].mean()) if there.any() else float("nan"))
+
+
+def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _site_row(site: str, score: xr.Dataset, comparison: Comparison) -> dict[str, Any]:
+    """Return everything of one site that is one number or one text."""
+    ceiling = comparison.ceilings[site]
+    notes = [*json.loads(score.attrs.get("notes", "[]")), *json.loads(ceiling.attrs.get("notes", "[]"))]
+    raw, top, normalised = normalise(score["raw"], ceiling["ceiling"], comparison.metric.thing.normalisation, notes)
+    null = score["null"].values if "null" in score else np.empty(0)
+    if np.isnan(raw):
+        notes.append("no score: the metric gives no number here")
+    low, high = _interval(score, ceiling, comparison.metric.thing.normalisation)
+    extras = {str(n): v.item() for n, v in score.data_vars.items() if n not in _PER_SITE and v.ndim == 0}
+    best = score["best_layer"].item() if "best_layer" in score else ""
+    return {
+        "raw": raw,
+        "ceiling": top,
+        "score": normalised,
+        "explained": np.sign(normalised) * normalised**2,
+        "ci_low": low,
+        "ci_high": high,
+        "null_mean": null.mean() if null.size else np.nan,
+        "null_p": (1 + (null >= raw).sum()) / (1 + null.size) if null.size and np.isfinite(raw) else np.nan,
+        "n_stimuli": comparison.stimuli.sizes["stimulus"],
+        "n_neuroids": float(score.attrs.get("n_neuroids", score["raw"].size if score["raw"].ndim else np.nan)),
+        "n_layers": int(score.attrs.get("n_layers", -1)),
+        "best_layer": str(best),
+        "notes": json.dumps(notes),
+        "target_sha256": comparison.target_hashes[site],
+        **extras,
+    }
+
+
+def normalise(
+    raw: xr.DataArray, ceiling: xr.DataArray, normalisation: str, notes: list[str]
+) -> tuple[float, float, float]:
+    """Return raw, ceiling and score of a site; the only division by a ceiling.
+
+    Score is raw / ceiling, or raw^2 / ceiling for a metric that was published so. For a metric per neuroid it is taken
+    neuroid by neuroid, and each of the three is the median over neuroids that have it. Where the ceiling is below
+    CEILING_FLOOR there is no score; ``notes`` says so.
+    """
+    top = np.broadcast_to(np.asarray(ceiling.values, dtype=float), raw.shape)
+    values = np.asarray(raw.values, dtype=float)
+    enough = top >= CEILING_FLOOR
+    numerator = values**2 if normalisation == "squared" else values
+    score = np.divide(numerator, top, out=np.full(values.shape, np.nan), where=enough)
+    below = int((np.isfinite(top) & ~enough).sum())
+    if below:
+        which = f"{below} of {top.size} neuroids have" if top.ndim else "the site has"
+        notes.append(f"{which} a ceiling below {CEILING_FLOOR}, by which nothing is divided")
+    return _median(values), _median(top), _median(score)
+
+
+def _median(values: np.ndarray) -> float:
+    there = values[np.isfinite(values)]
+    return float(np.median(there)) if there.size else float("nan")
+
+
+def _interval(score: xr.Dataset, ceiling: xr.Dataset, normalisation: str) -> tuple[float, float]:
+    if "bootstrap" not in score:
+        return float("nan"), float("nan")
+    draws = score["bootstrap"]
+    values = [
+        normalise(draws.isel(bootstrap=i), ceiling["ceiling"], normalisation, [])[2]
+        for i in range(draws.sizes["bootstrap"])
+    ]
+    tail = (1 - LEVEL) / 2
+    if not np.isfinite(values).any():
+        return float("nan"), float("nan")
+    low, high = np.nanquantile(values, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _stacked(name: str, dim: str, scores: Mapping[str, xr.Dataset], sites: Sequence[str]) -> xr.Dataset:
+    """Return a variable of all sites that have it, along site; NaN for the others."""
+    parts = {site: scores[site][name] for site in sites if name in scores[site] and scores[site][name].dims == (dim,)}
+    if not parts:
+        return xr.Dataset()
+    first = next(iter(parts.values()))
+    empty = np.full(first.shape, np.nan)
+    coords = {dim: first[dim].values} if dim in first.coords else {}
+    values = np.stack([parts[site].values if site in parts else empty for site in sites])
+    return xr.Dataset({name: (("site", dim), values)}, coords=coords)
+
+
+def _by_neuroid(scores: Mapping[str, xr.Dataset], comparison: Comparison) -> xr.Dataset:
+    """Return raw and ceiling of every neuroid of every site, for metrics that give them."""
+    parts = [
+        xr.Dataset(
+            {
+                "raw_by_neuroid": ("neuroid", scores[site]["raw"].values),
+                "ceiling_by_neuroid": ("neuroid", comparison.ceilings[site]["ceiling"].values),
+            },
+            coords={
+                "neuroid_id": ("neuroid", scores[site]["neuroid_id"].values.astype(str)),
+                "neuroid_site": ("neuroid", np.full(scores[site]["raw"].size, site)),
+            },
+        )
+        for site in comparison.sites
+        if scores[site]["raw"].ndim
+    ]
+    return xr.concat(parts, "neuroid") if parts else xr.Dataset()
+
+
+def _result_notes(layers: Layers, scores: Mapping[str, xr.Dataset], comparison: Comparison) -> list[str]:
+    notes = list(layers.notes)
+    if comparison.simulated:
+        notes.append("simulated data: the score says nothing of a mouse")
+    if not any("bootstrap" in score for score in scores.values()):
+        notes.append("no intervals: the metric draws no bootstrap yet")
+    return notes
+
+
+def _provenance(model: Named, layers: Layers, comparison: Comparison) -> dict[str, Any]:
+    return {
+        **environment(),
+        "model": {**describe_plugin(model.plugin), "fingerprint": model.fingerprint},
+        "benchmark": describe_plugin(comparison.benchmark.plugin),
+        "metric": describe_plugin(comparison.metric.plugin),
+        "plugin": describe_plugin(model.plugin)["name"],
+        "extraction": layers.extraction,
+        "representation": layers.key,
+        "stimuli": comparison.stimuli_hash,
+        "seed": comparison.seed,
+    }
+
+
+def join_sites(old: xr.Dataset, new: xr.Dataset, order: Sequence[str]) -> xr.Dataset:
+    """Return one result of the sites of two of the same key, the new one's first where both have a site."""
+    rest = only_sites(old, [site for site in old["site"].values.tolist() if site not in new["site"].values])
+    joined = _concatenated([new, rest], "site", "site", order)
+    if "neuroid" in new.dims:
+        joined = joined.merge(_concatenated([new, rest], "neuroid", "neuroid_site", order))
+    return joined.pipe(with_mean_score)
+
+
+def _concatenated(parts: Sequence[xr.Dataset], dim: str, by: str, order: Sequence[str]) -> xr.Dataset:
+    """Return what the parts hold along a dimension, sorted by the order of their sites."""
+    other = {"site": ["neuroid"], "neuroid": [str(name) for name in parts[0].dims if name != "neuroid"]}[dim]
+    joined = xr.concat(
+        [part.drop_dims(other, errors="ignore") for part in parts],
+        dim,
+        data_vars="minimal",
+        coords="minimal",
+        compat="override",
+        join="outer",
+        combine_attrs="override",
+    )
+    rank = {site: number for number, site in enumerate(order)}
+    return joined.isel({dim: np.argsort([rank[site] for site in joined[by].values.tolist()], kind="stable")})

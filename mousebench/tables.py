@@ -1,0 +1,107 @@
+"""Results as tables on stdout, for a person to read."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from mousebench.runs import Done
+
+
+def print_result(item: Done) -> None:
+    """Print one result: a row a site, the mean, the notes."""
+    result = item.result
+    if result is None:
+        return
+    attrs = result.attrs
+    simulated = ", SIMULATED DATA" if attrs["simulated"] else ""
+    title = f"{attrs['model']} on {attrs['benchmark']} (version {attrs['benchmark_version']}{simulated}), {attrs['metric']}, seed {attrs['seed']}"
+    rows = [_cells(result.isel(site=number)) for number in range(result.sizes["site"])]
+    rows.append({"site": "mean", "score": _number(attrs["mean_score"])})
+    columns = [name for name in rows[0] if any(row.get(name) for row in rows)]
+    table = _table(title, *columns)
+    for row in rows:
+        if row is rows[-1]:
+            table.add_section()
+        table.add_row(*(row.get(name, "") for name in columns))
+    _console().print(table)
+    for note in json.loads(attrs["notes"]) + _site_notes(result):
+        print(f"note: {note}")
+    print()
+
+
+def _cells(site: Any) -> dict[str, str]:
+    """Return the columns of one site; a column that is empty for all sites is not shown."""
+
+    def value(name: str, digits: int = 3) -> str:
+        return _number(site[name].item(), digits) if name in site else ""
+
+    low, high = value("ci_low"), value("ci_high")
+    neurons = site["n_neuroids"].item()
+    intercept = site["intercept_only"].item() if "intercept_only" in site else 0
+    return {
+        "site": str(site["site"].item()),
+        "score": value("score"),
+        "95 %": f"{low} .. {high}" if low != "-" else "",
+        "raw": value("raw"),
+        "r2": value("r2"),
+        "ceiling": value("ceiling"),
+        "null": value("null_mean"),
+        "p": value("null_p", 4),
+        "intercept only": _number(intercept) if intercept else "",
+        "neurons": "" if neurons != neurons else f"{neurons:.0f}",
+        "best layer": str(site["best_layer"].item()),
+    }
+
+
+def _number(value: float, digits: int = 3) -> str:
+    return "-" if value != value else f"{value:.{digits}f}"
+
+
+def _site_notes(result: Any) -> list[str]:
+    """Return the notes of sites, those of all sites once."""
+    sites: dict[str, list[str]] = {}
+    for site, notes in zip(result["site"].values.tolist(), result["notes"].values.tolist(), strict=True):
+        for note in json.loads(notes):
+            sites.setdefault(note, []).append(site)
+    everywhere = result.sizes["site"]
+    return [note if len(where) == everywhere else f"{', '.join(where)}: {note}" for note, where in sites.items()]
+
+
+def print_summary(finished: Sequence[Done]) -> None:
+    """Print the means of several results."""
+    first = finished[0].result
+    if first is None:
+        return
+    simulated = " (SIMULATED DATA)" if first.attrs["simulated"] else ""
+    table = _table(
+        f"mean over sites, {first.attrs['benchmark']}{simulated}", "model", "metric", "mean score", "sites with p < .05"
+    )
+    for item in finished:
+        result = item.result
+        if result is not None:
+            p = result["null_p"].values
+            table.add_row(
+                item.model, item.metric, _number(result.attrs["mean_score"]), f"{(p < 0.05).sum()} of {len(p)}"
+            )
+    _console().print(table)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for column in columns:
+        words = column in ("site", "model", "metric", "best layer")
+        table.add_column(column, justify="left" if words else "right", no_wrap=True)
+    return table
+
+
+def _console() -> Any:
+    # a pipe has no width: do not cut what goes into a file
+    return Console(width=None if sys.stdout.isatty() else 160, highlight=False, markup=False, emoji=False)
