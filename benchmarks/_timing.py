@@ -7,11 +7,14 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import numpy as np
 from threadpoolctl import threadpool_info
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 
 def best_of(runs: int, candidates: Mapping[str, Callable[[], object]]) -> dict[str, float]:

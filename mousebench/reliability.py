@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mousebench.linalg import correlation_rdm, gram, pearson_columns, upper_triangle
+from mousebench.linalg import CONSTANT, correlation_rdm, gram, pearson_columns, upper_triangle
 
 
 def spearman_brown(r: np.ndarray | float) -> np.ndarray:
@@ -83,13 +83,41 @@ def neuroid_reliability(
     masks = half_masks(cube.shape[1], n_splits, rng)
     out = np.empty(cube.shape[2])
     for start in range(0, cube.shape[2], chunk):
-        first, second = half_means(cube[:, :, start : start + chunk], masks)
-        corrected = np.stack([spearman_brown(pearson_columns(a, b)) for a, b in zip(first, second, strict=True)])
+        part = cube[:, :, start : start + chunk]
+        r = _half_correlation_by_mask(part, masks) if np.isnan(part).any() else _half_correlation(part, masks)
+        corrected = spearman_brown(r)
         valid = ~np.isnan(corrected)
         count = valid.sum(0)
         total = np.where(valid, corrected, 0).sum(0)
         out[start : start + chunk] = np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
     return out
+
+
+def _half_correlation_by_mask(cube: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Return Pearson r of both halves' means, float64 (split, neuroid), where trials are missing."""
+    first, second = half_means(cube, masks)
+    return np.stack([pearson_columns(a, b) for a, b in zip(first, second, strict=True)])
+
+
+def _half_correlation(cube: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Return Pearson r of both halves' means, float64 (split, neuroid), where no trial is missing.
+
+    With trials centred over stimuli, sums need no centring: of a half's sum a and the sum t of all trials come
+    aa, ab = at - aa and bb = tt - 2 at + aa, so that one matrix product and two sums do for a split.
+    """
+    n_stimuli, n_repetitions, n_neuroids = cube.shape
+    trials = np.ascontiguousarray(cube.swapaxes(0, 1), dtype=np.float64)  # (repetition, stimulus, neuroid)
+    energy = n_repetitions * (trials**2).sum((0, 1))
+    trials -= trials.mean(1, keepdims=True)
+    total = trials.sum(0)
+    half = (masks.astype(np.float64) @ trials.reshape(n_repetitions, -1)).reshape(len(masks), n_stimuli, n_neuroids)
+    at = np.einsum("psn,sn->pn", half, total)
+    aa = np.einsum("psn,psn->pn", half, half)
+    tt = (total**2).sum(0)
+    bb = tt - 2 * at + aa
+    varies = (aa > CONSTANT * energy) & (bb > CONSTANT * energy)
+    scale = np.sqrt(np.where(varies, aa * bb, 1))
+    return np.asarray(np.where(varies, (at - aa) / scale, np.nan))
 
 
 def rdm_reliability(cube: np.ndarray, rng: np.random.Generator, n_splits: int = 20) -> np.ndarray:

@@ -9,10 +9,11 @@ import pytest
 
 HEAVY = {"torch", "torchvision", "xarray", "numpy", "scipy", "pandas", "h5py", "netCDF4", "PIL", "requests", "rich"}
 PLUGINS = Path(__file__).parents[1] / "plugins"
+PACKAGES = {init.parent for init in PLUGINS.rglob("__init__.py") if "hookimpl" in init.read_text()}
 MODULES = sorted(
     "mousebench_plugins." + ".".join(path.relative_to(PLUGINS).with_suffix("").parts)
-    for path in PLUGINS.rglob("*.py")
-    if not path.name.startswith("_")
+    for path in (*PLUGINS.rglob("*.py"), *PACKAGES)  # of a package, only itself: its modules are imported when used
+    if not path.name.startswith("_") and path.parent not in PACKAGES
 )
 
 
