@@ -24,6 +24,7 @@ _EXAMPLES = {
     "show": "mousebench show sim-ns",
     "fetch": "mousebench fetch allen-ns-rdms --from FOLDER",
     "score": "mousebench score --model pixels,resnet18-random --benchmark sim-ns",
+    "doctor": "mousebench doctor",
 }
 
 
@@ -81,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_show(commands)
     _add_fetch(commands)
     _add_score(commands)
+    _add_doctor(commands)
     return parser
 
 
@@ -134,6 +136,11 @@ def _add_score(commands: Any) -> None:
     )
     parser.add_argument("--results", metavar="DIR", help="where results are stored (results in the home folder)")
     parser.add_argument("--force", action="store_true", help="compute again what is stored already")
+
+
+def _add_doctor(commands: Any) -> None:
+    parser = _command(commands, "doctor", _doctor, "show what is installed, fetched and cached")
+    parser.add_argument("--remote", action="store_true", help="read one session of the Allen bucket and show its facts")
 
 
 def _names(text: str) -> list[str]:
@@ -395,6 +402,19 @@ def _conclude(done: Sequence[Done], results: Path, json_file: str | None) -> int
         if item.error is not None:
             _report(item.error)
     return 2 if failed else 0
+
+
+# doctor ---------------------------------------------------------------------------------------------------------------
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from mousebench.doctor import report
+
+    rows = report(remote=options.remote)
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        print(f"{name:<{width}}  {value}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -70,7 +70,8 @@ def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def _site_row(site: str, score: xr.Dataset, comparison: Comparison) -> dict[str, Any]:
     """Return everything of one site that is one number or one text."""
     ceiling = comparison.ceilings[site]
-    notes = [*json.loads(score.attrs.get("notes", "[]")), *json.loads(ceiling.attrs.get("notes", "[]"))]
+    told = (comparison.targets[site], score, ceiling)
+    notes = [note for one in told for note in json.loads(one.attrs.get("notes", "[]"))]
     raw, top, normalised = normalise(score["raw"], ceiling["ceiling"], comparison.metric.thing.normalisation, notes)
     null = score["null"].values if "null" in score else np.empty(0)
     if np.isnan(raw):

@@ -316,3 +316,11 @@ def test_an_unknown_device_is_refused(toy: Cli) -> None:
     done = toy("toy-a", "--device", "cud")
     assert done.code == 2
     assert "did you mean 'cuda'?" in done.err
+
+
+def test_doctor_shows_what_is_installed_and_where_things_are(cli: Cli, home: Path) -> None:
+    done = cli("doctor")
+    assert done.code == 0
+    rows = dict(line.split(maxsplit=1) for line in done.out.splitlines())
+    assert rows["home"] == str(home)
+    assert rows["numpy"][0].isdigit()

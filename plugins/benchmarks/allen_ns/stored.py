@@ -61,8 +61,11 @@ def with_ceilings(array: xr.DataArray, recordings: list[Recording], recipe: Reci
     """Return a site's array with its ceilings and the selection bias as attributes, and further counts."""
     bias = ceilings.selection_bias(recordings, recipe)
     more = {f"selection_bias_{name}": value for name, value in bias.items()}
-    together = json.dumps({**json.loads(array.attrs["counts"]), **counts})
-    return array.assign_attrs({**ceilings.site_ceilings(array, recipe.seed), **more, "counts": together})
+    together = {**json.loads(array.attrs["counts"]), **counts}
+    held, expected = together["sessions"], together["expected"]
+    notes = [f"{held} of {expected} sessions are held"] if held < expected else []
+    told = {"counts": json.dumps(together), "notes": json.dumps(notes)}
+    return array.assign_attrs({**ceilings.site_ceilings(array, recipe.seed), **more, **told})
 
 
 def describe_sites(sites: Iterable[str], describe: Callable[[str], str]) -> tuple[list[str], list[str]]:
