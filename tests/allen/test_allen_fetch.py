@@ -219,6 +219,7 @@ def test_a_folder_that_holds_some_sessions_is_enough(fetch, tmp_path):
     assert "holds 3 of 4 sessions of 21 sites" in report.lines
     assert benchmark.counts("VISp.L23")["sessions"] == 1
     assert benchmark.counts("VISp.L23")["expected"] == 2
+    assert json.loads(benchmark.target("VISp.L23").attrs["notes"]) == ["1 of 2 sessions are held"]
 
 
 def test_the_places_of_a_manifest_are_used(fetch, tmp_path):

@@ -62,8 +62,8 @@ def with_ceilings(array: xr.DataArray, recordings: list[Recording], recipe: Reci
     bias = ceilings.selection_bias(recordings, recipe)
     more = {f"selection_bias_{name}": value for name, value in bias.items()}
     together = {**json.loads(array.attrs["counts"]), **counts}
-    held, expected = together["sessions"], together["expected"]
-    notes = [f"{held} of {expected} sessions are held"] if held < expected else []
+    held, expected = together["sessions"], together.get("expected")
+    notes = [f"{held} of {expected} sessions are held"] if expected and held < expected else []
     told = {"counts": json.dumps(together), "notes": json.dumps(notes)}
     return array.assign_attrs({**ceilings.site_ceilings(array, recipe.seed), **more, **told})
 
