@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import json
 import os
 import sys
@@ -12,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from mousebench.errors import MissingData, MousebenchError, UnknownIdentifier, UsageError
+from mousebench.errors import MissingData, MousebenchError, UnknownIdentifier, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from mousebench.plugins import Catalogue, Entry
@@ -34,9 +33,9 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         choices = [name for action in self._actions for name in action.choices or ()]
         wrong = message.partition("invalid choice: '")[2].partition("'")[0] if "invalid choice" in message else ""
-        close = difflib.get_close_matches(wrong, choices, n=1) if wrong else []
-        if close:
-            message = f"unknown {wrong!r}; did you mean {close[0]!r}?"
+        guess = did_you_mean(wrong, choices)
+        if wrong and guess:
+            message = f"unknown {wrong!r}{guess}"
         raise UsageError(message, f"'{self.prog} -h' shows what there is")
 
 
@@ -242,8 +241,7 @@ def _show(options: argparse.Namespace) -> int:
     ]
     if not kinds:
         known = [name for kind in KINDS for name in found.identifiers(kind)]
-        close = difflib.get_close_matches(identifier, known, n=3)
-        guess = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+        guess = did_you_mean(identifier, known, 3)
         raise UnknownIdentifier(f"nothing is called {identifier!r}{guess}", "'mousebench list' shows everything")
     for kind in kinds:
         entry = found.find(kind, identifier)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +12,14 @@ import xarray as xr
 from threadpoolctl import threadpool_limits
 
 from mousebench import assemblies
-from mousebench.errors import ContractViolation, MousebenchError, PluginBroken, UnknownIdentifier, UsageError
+from mousebench.errors import (
+    ContractViolation,
+    MousebenchError,
+    PluginBroken,
+    UnknownIdentifier,
+    UsageError,
+    did_you_mean,
+)
 from mousebench.interfaces import Benchmark, Metric
 from mousebench.plugins import Plugin, cause_of
 from mousebench.progress import Progress, Silent
@@ -132,8 +138,7 @@ def choose_sites(benchmark: Named, sites: Sequence[str] | None) -> list[str]:
         return known
     for site in sites:
         if site not in known:
-            close = difflib.get_close_matches(site, known, n=3)
-            guess = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+            guess = did_you_mean(site, known, 3)
             raise UnknownIdentifier(
                 f"{benchmark.identifier!r} has no site {site!r}{guess}", f"its sites: {', '.join(known)}"
             )

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
+
+def did_you_mean(name: str, known: Iterable[str], n: int = 1) -> str:
+    """Return "; did you mean 'x'?" with the closest known names, "" if none is close."""
+    close = difflib.get_close_matches(name, list(known), n=n)
+    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+
 
 class MousebenchError(Exception):
     """Something a user can mend.

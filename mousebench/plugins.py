@@ -7,7 +7,6 @@ the program; so entry points are read here, and each plugin is registered with p
 from __future__ import annotations
 
 import contextlib
-import difflib
 import hashlib
 import importlib.util
 import inspect
@@ -30,6 +29,7 @@ from mousebench.errors import (
     PluginConflict,
     UnknownIdentifier,
     UsageError,
+    did_you_mean,
 )
 from mousebench.specs import Spec, check_identifier, file_name, is_identifier, split_variant
 
@@ -130,8 +130,7 @@ class Catalogue:
     def _unknown(self, kind: str, identifier: str) -> UnknownIdentifier:
         known = self.identifiers(kind)
         base = split_variant(identifier)[0]
-        close = difflib.get_close_matches(identifier, known, n=3) or difflib.get_close_matches(base, known, n=3)
-        guess = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+        guess = did_you_mean(identifier, known, 3) or did_you_mean(base, known, 3)
         hint = f"'mousebench list {kind}' shows all {len(known)}"
         if self.broken:
             hint += f"; {len(self.broken)} plugin(s) are broken and listed there"
@@ -327,9 +326,7 @@ def local_model(path: Path, function: str) -> Entry:
     load = getattr(module, function, None)
     if not callable(load):
         names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-        close = difflib.get_close_matches(function, names, n=1)
-        guess = f"; did you mean {close[0]!r}?" if close else ""
-        raise UsageError(f"{str(path)!r} has no function {function!r}{guess}")
+        raise UsageError(f"{str(path)!r} has no function {function!r}{did_you_mean(function, names)}")
     spec = object.__new__(Spec)  # its name is FILE_STEM:function, which no registered identifier can be
     object.__setattr__(spec, "identifier", f"{path.stem}:{function}")
     object.__setattr__(spec, "load", load)

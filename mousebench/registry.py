@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from mousebench.errors import ContractViolation
+from mousebench.errors import ContractViolation, did_you_mean
 from mousebench.plugins import KINDS, LOCAL, Catalogue
 
 STATUSES = ("draft", "accepted", "deprecated")
@@ -114,8 +113,7 @@ def _mapping(value: Any, where: str, keys: Iterable[str], required: Iterable[str
     content = _plain(value, where)
     for key in content:
         if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            guess = f"; did you mean {close[0]!r}?" if close else ""
+            guess = did_you_mean(key, known)
             raise ContractViolation(
                 f"registry.yaml: {where} has the unknown key {key!r}{guess}", f"known keys: {', '.join(known)}"
             )
@@ -247,8 +245,7 @@ def _leaderboard(registry: Registry, catalogue: Catalogue) -> list[Problem]:
                 identifier not in catalogue.entries[kind]
                 and identifier.partition("@")[0] not in catalogue.entries[kind]
             ):
-                close = difflib.get_close_matches(identifier, catalogue.identifiers(kind), n=1)
-                guess = f", did you mean {close[0]!r}?" if close else ""
+                guess = did_you_mean(identifier, catalogue.identifiers(kind))
                 found.append(
                     Problem(
                         f"the leaderboard names the {kind[:-1]} {identifier!r}, which is not installed{guess}",

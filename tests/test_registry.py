@@ -142,11 +142,11 @@ def test_a_registry_that_is_not_there_is_refused(tmp_path: Path) -> None:
         (
             "benchmark: bench",
             "benchmark: bnch",
-            "names the benchmark 'bnch', which is not installed, did you mean 'bench'?",
+            "names the benchmark 'bnch', which is not installed; did you mean 'bench'?",
         ),
         ("metrics: [metric]", "metrics: [metric, metrc]", "names the metric 'metrc'"),
         ("controls: [net]", "controls: [net@3, zzz]", "names the model 'zzz', which is not installed"),
-        ("all-accepted", "[nett]", "names the model 'nett', which is not installed, did you mean 'net'?"),
+        ("all-accepted", "[nett]", "names the model 'nett', which is not installed; did you mean 'net'?"),
     ],
 )
 def test_every_disagreement_is_a_problem_with_a_remedy(
