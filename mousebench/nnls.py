@@ -20,7 +20,7 @@ _JITTER = 1e-10  # share of the mean diagonal, added where layers are linearly d
 def kfold(n_stimuli: int, n_folds: int, random_state: int) -> np.ndarray:
     """Return the fold (stimulus) of each stimulus.
 
-    The partition of scikit-learn's ``KFold(n_folds, shuffle=True, random_state=random_state)``: what CONTRACT 5 fixes.
+    The partition of scikit-learn's ``KFold(n_folds, shuffle=True, random_state=random_state)``.
     """
     order = np.arange(n_stimuli)
     np.random.RandomState(random_state).shuffle(order)

@@ -65,7 +65,7 @@ def neuroid_reliability(
     """Return the Spearman-Brown corrected split-half reliability of every neuroid.
 
     Pearson r over stimuli between the means of two halves of the trials, corrected inside each split, averaged over
-    splits (Conwell et al. 2020; METHODS 2.2).
+    splits (as the published code of Conwell et al. 2020).
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def _half_correlation(cube: np.ndarray, masks: np.ndarray) -> np.ndarray:
 def rdm_reliability(cube: np.ndarray, rng: np.random.Generator, n_splits: int = 20) -> np.ndarray:
     """Return the split-half correlation of the correlation RDM, half of the data against the other half.
 
-    Pearson r over the upper triangles of the RDMs of two halves of the trials, not corrected (METHODS 2.4).
+    Pearson r over the upper triangles of the RDMs of two halves of the trials, not corrected (as the published code of Conwell et al. 2020).
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Results as JSON, in the form that CONTRACT fixes: every field always there, null where there is no number."""
+"""Results as JSON, in the public form: every field always there, null where there is no number."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Turn a torch module into a Model: every layer reduced to its Gram while the images pass through the net.
 
-The extraction rule (Conwell et al. 2020; METHODS 4.1): every call of every module but ``nn.Sequential`` and
+The extraction rule (Conwell et al. 2020, their code): every call of every module but ``nn.Sequential`` and
 ``nn.ModuleList`` is a layer, in order of execution; a layer that equals an earlier one in every element is dropped.
 Activations are consumed inside the forward hook, so a later in-place operation cannot change them, and no feature
 map outlives its layer.

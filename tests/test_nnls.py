@@ -84,7 +84,7 @@ def test_every_pair_is_in_the_block_of_its_folds() -> None:
 def test_training_pairs_hold_no_image_of_the_fold() -> None:
     partition = Case(118).partition
     sizes = np.array([rows.stop - rows.start for _, _, rows in partition.blocks])
-    # METHODS 5.1 and 5.3: 4753 or 4851 training pairs, 4 * 190 + 2 * 171 pairs inside the held-out folds
+    # as published: 4753 or 4851 training pairs, 4 * 190 + 2 * 171 pairs inside the held-out folds
     assert sorted({int(sizes[partition.train_blocks[fold]].sum()) for fold in range(6)}) == [4753, 4851]
     assert sum(sizes[partition.within(fold)] for fold in range(6)) == 1102
 

@@ -18,7 +18,7 @@ def slow_half_mean(trials: np.ndarray) -> float:
 
 
 def slow_neuroid_reliability(cube: np.ndarray, seed: int, n_splits: int) -> np.ndarray:
-    """Correct inside the split, one shuffle a split shared by all images: METHODS 2.2, in loops."""
+    """Correct inside the split, one shuffle a split shared by all images, in loops."""
     rng = np.random.default_rng(seed)
     n_stimuli, n_repetitions, n_neuroids = cube.shape
     shuffles = [rng.permutation(n_repetitions) for _ in range(n_splits)]

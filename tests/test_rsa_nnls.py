@@ -92,7 +92,7 @@ def notes_of(result: xr.Dataset) -> list[str]:
     return json.loads(result.attrs["notes"])
 
 
-# the slow way: METHODS 5.1 and 5.3 written down with scikit-learn
+# the slow way: both procedures written down with scikit-learn
 
 
 class Folds:
@@ -185,7 +185,7 @@ def test_permutations_relabel_stimuli() -> None:
 
 
 def test_similarity_on_both_sides_is_dissimilarity_on_both_sides() -> None:
-    # METHODS 5.4: with an intercept and weights that are not negative the two are the same; mixed they are not
+    # with an intercept and weights that are not negative the two are the same; mixed they are not
     features = net(60)
     rdm = site_rdm(60, features["layer2"])
     similarities = np.column_stack([upper_triangle(np.corrcoef(values)) for values in features.values()])
@@ -521,7 +521,7 @@ def test_the_plugins_are_as_the_contract_says() -> None:
     for one in (strict, published):
         assert set(one.accepts) == {"responses", "rdm"}
         assert one.normalisation == "ratio"
-        assert one.n_permutations >= 1000  # METHODS 5.3
+        assert one.n_permutations >= 1000
         definition = json.loads(json.dumps(one.definition))
         assert definition["folds"] == 6
         assert definition["repeats"] == one.repeats

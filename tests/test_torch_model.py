@@ -595,7 +595,7 @@ def test_two_runs_give_the_same_numbers() -> None:
         assert np.array_equal(one.gram, other.gram)
 
 
-# the published numbers: METHODS 4.2
+# the layer counts of the published code
 
 # hook calls, widest, layers, parameters, features
 GOLDEN = {

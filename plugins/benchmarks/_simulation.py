@@ -78,7 +78,7 @@ CELLS = {
     "VISpm.L4": 1657, "VISpm.L5": 918, "VISpm.L6": 349, "VISam.L23": 610, "VISam.L4": 1179, "VISam.L5": 251,
     "VISrl.L23": 1168, "VISrl.L4": 3612, "VISrl.L5": 388,
 }  # fmt: skip
-# imaging depths of the release, um, that METHODS' rule puts into each layer
+# imaging depths of the release, um, that the published rule puts into each layer
 DEPTHS_UM = {"L23": (175, 185, 195), "L4": (205, 225, 250, 265, 275), "L5": (320, 335, 350, 365, 375), "L6": (550, 570)}
 
 

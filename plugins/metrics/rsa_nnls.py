@@ -9,7 +9,7 @@ knows nothing scores 0.
 ``rsa-nnls-published`` is the paper's algorithm to the letter: a pair is tested if either image is held out, predictions
 of all folds are averaged pair by pair, pooled, and correlated once. Pooling makes the training mean of a fold low
 exactly where its held-out pairs are high, so a model that knows nothing scores below 0; squared, as published, that
-reads as explained variance (METHODS 5.2). The signed r is kept, its square and the intercept-only value beside it.
+reads as explained variance (docs/method.md). The signed r is kept, its square and the intercept-only value beside it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which sessions are used and which site each belongs to (METHODS 2.1 to 2.4)."""
+"""Which sessions are used and which site each belongs to (Conwell et al. 2020, their code; docs/data.md)."""
 
 from __future__ import annotations
 
