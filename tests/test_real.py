@@ -50,7 +50,6 @@ def test_trained_squeezenet_is_more_mouse_like_than_untrained_and_pixels(home: P
             r2 = (raw["trained"] ** 2).mean()
             assert 0.05 < r2 < 0.15  # the paper's SqueezeNets: .1162 and .109
             intercept = scores["pixels"]["intercept_only"].values
-            assert (
-                -0.14 < intercept.mean() < -0.06
-            )  # measured on these RDMs, one repeat: -.12 to -.14, squared .016 to .022 for other seeds
-            assert 0.008 < (intercept**2).mean() < 0.025
+            # over 20 seeds: mean r -.096 to -.155, mean squared .011 to .027
+            assert -0.16 < intercept.mean() < -0.09
+            assert 0.01 < (intercept**2).mean() < 0.028
