@@ -19,7 +19,7 @@ from mousebench.progress import Progress
 from mousebench.reduction import Reduction, Reductions
 
 _CHUNK = 4096  # features a matrix product; 118 of them in float64 stay in the cache
-_STRIPE = 16 * _CHUNK  # features a task; fixed, so that sums do not depend on the number of threads
+_STRIPE = 1 * _CHUNK  # features a task: small, so that threads end together; fixed, so that sums do not depend on them
 
 
 @dataclass(frozen=True)
@@ -108,12 +108,11 @@ def _same(a: Reduction, b: Reduction) -> bool:
 def reduce_tensor(tensor: torch.Tensor, pool: ThreadPoolExecutor) -> tuple[np.ndarray, np.ndarray]:
     """Return Gram and sums, float64, of (image, ...) features; the order of features does not matter to either."""
     features = _flat(tensor)
-    starts = range(0, features.shape[1], _STRIPE)
-    if features.device.type != "cpu":
-        parts = [_stripe_on_device(features[:, start : start + _STRIPE]) for start in starts]
-    else:
-        array = features.float().numpy()
-        parts = list(pool.map(lambda start: _stripe(array[:, start : start + _STRIPE]), starts))
+    if features.device.type not in ("cpu", "mps"):  # mps has no float64
+        return reduce_on_device(features)
+    array = features.float().cpu().numpy()
+    starts = range(0, array.shape[1], _STRIPE)
+    parts = list(pool.map(lambda start: _stripe(array[:, start : start + _STRIPE]), starts))
     return np.asarray(sum(part for part, _ in parts)), np.asarray(sum(part for _, part in parts))
 
 
@@ -129,11 +128,16 @@ def _stripe(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return total, row_sum
 
 
-def _stripe_on_device(features: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    if features.device.type == "mps":  # has no float64
-        return _stripe(features.float().cpu().numpy())
-    chunk = features.double()
-    return (chunk @ chunk.T).cpu().numpy(), chunk.sum(1).cpu().numpy()
+def reduce_on_device(features: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return Gram and sums of (image, feature), accumulated in float64 where the features are."""
+    n_images, width = features.shape
+    total = features.new_zeros((n_images, n_images), dtype=torch.float64)
+    row_sum = features.new_zeros(n_images, dtype=torch.float64)
+    for start in range(0, width, 16 * _CHUNK):
+        chunk = features[:, start : start + 16 * _CHUNK].double()
+        total += chunk @ chunk.T
+        row_sum += chunk.sum(1)
+    return total.cpu().numpy(), row_sum.cpu().numpy()
 
 
 @contextlib.contextmanager

@@ -31,10 +31,14 @@ def gram(chunks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray, int]:
     n_features : int
     """
     total, row_sum, width = None, None, 0
+    buffer = np.empty((0, 0))  # one for all chunks of a shape: fresh memory for each would cost as much as the product
     for chunk in chunks:
-        chunk = np.ascontiguousarray(chunk, dtype=np.float64)
-        total = chunk @ chunk.T if total is None else total + chunk @ chunk.T
-        row_sum = chunk.sum(1) if row_sum is None else row_sum + chunk.sum(1)
+        if buffer.shape != chunk.shape:
+            buffer = np.empty(chunk.shape)
+        np.copyto(buffer, chunk)
+        product = buffer @ buffer.T  # numpy sees x x' and computes one triangle of it
+        total = product if total is None else total + product
+        row_sum = buffer.sum(1) if row_sum is None else row_sum + buffer.sum(1)
         width += chunk.shape[1]
     if total is None or row_sum is None:
         raise ValueError("no features to reduce")

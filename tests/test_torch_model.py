@@ -759,3 +759,16 @@ def test_a_class_without_source_is_unknown() -> None:
     exec("import torch\nclass Typed(torch.nn.Module):\n    def forward(self, x): return x\n", scope)
     scope["Typed"].__module__ = "nowhere"
     assert fingerprint(scope["Typed"]())["architecture"] == "unknown"
+
+
+def test_the_form_for_accelerators_gives_the_same_gram_and_sums() -> None:
+    from mousebench.collector import one_blas_thread_each, reduce_on_device, reduce_tensor
+
+    features = torch.randn(7, 100_001, generator=torch.Generator().manual_seed(0)) + 1
+    with one_blas_thread_each() as pool:
+        gram, row_sum = reduce_tensor(features, pool)
+    other_gram, other_sum = reduce_on_device(features)
+    exact = features.numpy().astype(np.float64)
+    for one, other, truth in ((gram, other_gram, exact @ exact.T), (row_sum, other_sum, exact.sum(1))):
+        np.testing.assert_allclose(one, truth, rtol=1e-12, atol=1e-9)
+        np.testing.assert_allclose(other, truth, rtol=1e-12, atol=1e-9)
