@@ -5,15 +5,12 @@ from __future__ import annotations
 import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 from mousebench import api
 from mousebench.fetching import offline
 from mousebench.home import home
-
-if TYPE_CHECKING:
-    from pathlib import Path
-from typing import Any
 
 PACKAGES = ("mousebench", "numpy", "scipy", "xarray", "netCDF4", "h5py", "torch", "torchvision", "requests", "urllib3")
 REMOTE = "allen-ns"  # the benchmark whose source is probed

@@ -223,8 +223,7 @@ def _reduce_array(layer: str, activations: Mapping[str, Any], n_images: int) -> 
             f"float ({n_images}, features) is expected"
         )
     step = 4096
-    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is found in the Gram
-        return Reduction(layer, *gram(features[:, start : start + step] for start in range(0, features.shape[1], step)))
+    return Reduction(layer, *gram(features[:, start : start + step] for start in range(0, features.shape[1], step)))
 
 
 def _without_duplicates(found: list[Reduction]) -> Reductions:
