@@ -13,6 +13,7 @@ import numpy as np
 # a row whose variance is below this share of its mean square is constant: float32 features carry rounding of 1e-14
 CONSTANT = 1e-12
 _EPS = np.finfo(np.float64).eps
+_MOMENTS = 2**15  # draws x columns of which moments are held at a time
 
 
 @np.errstate(invalid="ignore", over="ignore")  # features that are not finite are told by their Gram
@@ -76,12 +77,75 @@ def upper_triangle(rdm: np.ndarray) -> np.ndarray:
 
 
 def pearson_columns(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return Pearson r of each column of a with the same column of b; NaN where one does not vary."""
+    """Return Pearson r of each column of a with the same column of b.
+
+    Parameters
+    ----------
+    a, b : float64 (..., observation, column)
+        Leading dimensions are broadcast: all numbers of components against one set of targets, say.
+
+    Returns
+    -------
+    float64 (..., column)
+        NaN where one of the two does not vary.
+    """
     # a column that is constant differs from its mean by no more than the rounding of a sum
-    floor_a, floor_b = (len(x) * np.square(len(x) * _EPS * np.abs(x).max(0)) for x in (a, b))
-    a = a - a.mean(0)
-    b = b - b.mean(0)
-    aa, bb = (a * a).sum(0), (b * b).sum(0)
+    floor_a, floor_b = (x.shape[-2] * np.square(x.shape[-2] * _EPS * np.abs(x).max(-2)) for x in (a, b))
+    a = a - a.mean(-2, keepdims=True)
+    b = b - b.mean(-2, keepdims=True)
+    aa, bb = np.einsum("...on,...on->...n", a, a), np.einsum("...on,...on->...n", b, b)
     scale = np.sqrt(aa) * np.sqrt(bb)
     varies = (aa > floor_a) & (bb > floor_b)
-    return np.asarray(np.divide((a * b).sum(0), scale, out=np.full(scale.shape, np.nan), where=varies))
+    return np.asarray(
+        np.divide(np.einsum("...on,...on->...n", a, b), scale, out=np.full(scale.shape, np.nan), where=varies)
+    )
+
+
+def weighted_pearson(a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return Pearson r of each column of a with the same column of b, observations weighted, for many sets of weights.
+
+    With the counts of a bootstrap as weights it is Pearson r on the resampled rows.
+
+    Parameters
+    ----------
+    a, b : float64 (observation, column)
+    weights : float64 (draw, observation)
+        0 or more.
+
+    Returns
+    -------
+    float64 (draw, column)
+        NaN where one of the two does not vary over the observations with weight.
+    """
+    total = weights.sum(1, keepdims=True)
+    share = weights / np.where(total > 0, total, 1)
+    out = np.empty((len(weights), a.shape[1]))
+    # few enough columns that the moments of a chunk stay in the processor's cache
+    step = max(1, _MOMENTS // max(1, len(weights)))
+    for start in range(0, a.shape[1], step):
+        columns = slice(start, start + step)
+        x, y = _standardised(a[:, columns]), _standardised(b[:, columns])
+        mean_x, mean_y = share @ x, share @ y
+        var_x, var_y = share @ (x * x), share @ (y * y)
+        # what is left of a second moment after the mean is taken off is rounding below this share of it
+        floor_x, floor_y = var_x * (4 * len(x) * _EPS), var_y * (4 * len(x) * _EPS)
+        var_x -= mean_x * mean_x
+        var_y -= mean_y * mean_y
+        varies = (var_x > floor_x) & (var_y > floor_y)
+        mean_x *= mean_y
+        covariance = share @ (x * y)
+        covariance -= mean_x
+        var_x *= var_y
+        np.sqrt(var_x, out=var_x, where=varies)
+        part = out[:, columns]
+        part.fill(np.nan)
+        np.divide(covariance, var_x, out=part, where=varies)
+    return out
+
+
+def _standardised(values: np.ndarray) -> np.ndarray:
+    """Return columns of mean 0 and length 1; exactly 0 where a column is constant."""
+    centred = values - values.mean(0)
+    centred[:, np.abs(centred).max(0) <= len(values) * _EPS * np.abs(values).max(0)] = 0
+    length = np.sqrt(np.einsum("on,on->n", centred, centred))
+    return np.asarray(centred / np.where(length > 0, length, 1))
