@@ -142,10 +142,12 @@ class Regressors:
         """
         n_layers, n_targets = self.pairs.shape[1], moments.sum_y.shape[1]
         r, sse, sst, weights = [], np.zeros(n_targets), np.zeros(n_targets), np.zeros((n_layers, n_targets))
+        fold_weight = []
         for factor in self.factors:
             block = self.partition.within(factor.fold)
             weight, intercept = self.fit(factor, moments)
             weights = weights + weight
+            fold_weight.append(weight[:, 0])
             if block is None:
                 continue
             n, sum_y, sum_yy = self.n[block], moments.sum_y[block], moments.sum_yy[block]
@@ -156,7 +158,7 @@ class Regressors:
             mean_y = moments.sum_y[factor.train].sum(0) / factor.n
             sse = sse + sum_yy - 2 * (sum_py + intercept * sum_y) + sum_pp + 2 * intercept * sum_p + n * intercept**2
             sst = sst + sum_yy - 2 * mean_y * sum_y + n * mean_y**2
-        return WithinScores(np.stack(r), 1 - sse / sst, weights / len(self.factors))
+        return WithinScores(np.stack(r), 1 - sse / sst, weights / len(self.factors), np.stack(fold_weight))
 
     def fits(self, moments: Moments, *, intercept_only: bool = False) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return weight (layer, target) and intercept (target) of every fold.
@@ -219,11 +221,14 @@ class WithinScores:
         1 - SSE / SST over all folds, SST about the mean of the training pairs.
     weight : float64 (layer, target)
         Mean over folds.
+    fold_weight : float64 (fold, layer)
+        Those of the first target.
     """
 
     r: np.ndarray
     cv_r2: np.ndarray
     weight: np.ndarray
+    fold_weight: np.ndarray
 
 
 def _sum_blocks(train: np.ndarray, values: np.ndarray) -> np.ndarray:

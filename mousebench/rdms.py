@@ -10,9 +10,10 @@ import xarray as xr
 
 from mousebench.assemblies import average, check_target
 from mousebench.errors import ContractViolation
-from mousebench.linalg import correlation_rdm, gram, upper_triangle
+from mousebench.linalg import CONSTANT, correlation_rdm, gram, upper_triangle
 
-_COPY = 1e-10  # columns closer than this (1 - r) are one regressor
+COPY = 1e-10  # columns closer than this (1 - r) are the same but for rounding
+ALIKE = 1e-3  # columns closer than this carry the same information: their weights could be exchanged for one another's
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,18 @@ def layer_rdm(layer: xr.Dataset) -> np.ndarray:
     return correlation_rdm(layer["gram"].values, layer["feature_sum"].values, int(layer.attrs["n_features"]))
 
 
-def layer_rdms(layers: Mapping[str, xr.Dataset]) -> LayerRdms:
+def layer_rdms(layers: Mapping[str, xr.Dataset], alike: float = COPY) -> LayerRdms:
     """Return the RDMs of all layers that have one, copies once.
 
     A layer whose features do not vary for some stimulus has no correlation RDM; one that answers alike to all stimuli
     has a constant one; both are left out with a note. Of layers with the same RDM (a linear rescaling, say) the first
     is kept: as regressors they are one.
+
+    Parameters
+    ----------
+    layers : mapping of layer to Dataset
+    alike : float
+        RDMs with 1 - r below this are the same.
 
     Raises
     ------
@@ -68,17 +75,18 @@ def layer_rdms(layers: Mapping[str, xr.Dataset]) -> LayerRdms:
     pairs = np.column_stack(columns)
     sd = pairs.std(0)
     pairs = (pairs - pairs.mean(0)) / sd
-    keep = _first_of_copies(pairs)
+    keep = _first_of_copies(pairs, alike)
     if len(keep) < len(names):
-        notes.append(f"{len(names) - len(keep)} of {len(names)} layers have the same RDM as an earlier one, used once")
+        same = "the same RDM as" if alike <= COPY else f"an RDM that correlates above {1 - alike:g} with that of"
+        notes.append(f"{len(names) - len(keep)} of {len(names)} layers have {same} an earlier one, used once")
     return LayerRdms([names[k] for k in keep], np.ascontiguousarray(pairs[:, keep]), sd[keep], notes)
 
 
-def _first_of_copies(pairs: np.ndarray) -> list[int]:
+def _first_of_copies(pairs: np.ndarray, alike: float) -> list[int]:
     correlation = pairs.T @ pairs / len(pairs)
     keep: list[int] = []
     for column in range(pairs.shape[1]):
-        if not keep or 1 - correlation[column, keep].max() > _COPY:
+        if not keep or 1 - correlation[column, keep].max() > alike:
             keep.append(column)
     return keep
 
@@ -140,3 +148,35 @@ def usable_neuroids(means: np.ndarray) -> tuple[np.ndarray, list[str]]:
     if constant.any():
         notes.append(f"{constant.sum()} neuroid(s) left out: constant")
     return ~(missing | constant), notes
+
+
+def resampled_rdms(means: np.ndarray, counts: np.ndarray, chunk: int = 256) -> np.ndarray:
+    """Return the correlation RDM of every resample of the neuroids.
+
+    Parameters
+    ----------
+    means : float64 (stimulus, neuroid)
+    counts : float64 (bootstrap, neuroid)
+        How often each neuroid is in a resample.
+    chunk : int
+        Neuroids at a time; bounds the memory.
+
+    Returns
+    -------
+    float64 (pair, bootstrap)
+        NaN where a stimulus has no variance over the neuroids of a resample.
+    """
+    first, second = np.triu_indices(len(means))
+    product = np.zeros((len(first), len(counts)))
+    for start in range(0, means.shape[1], chunk):
+        part = means[:, start : start + chunk]
+        product += (part[first] * part[second]) @ counts[:, start : start + chunk].T
+    total, row_sum = counts.sum(1), means @ counts.T
+    covariance = product - row_sum[first] * row_sum[second] / total
+    diagonal = first == second
+    variance = covariance[diagonal]
+    variance = np.where(variance > CONSTANT * product[diagonal], variance, np.nan)
+    off = ~diagonal
+    scale = np.sqrt(variance)
+    r = covariance[off] / scale[first[off]] / scale[second[off]]
+    return np.asarray(1 - np.clip(r, -1, 1))

@@ -1,0 +1,222 @@
+"""The metric ``cka``: debiased linear CKA of the best layer, chosen in the training folds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import xarray as xr
+
+from mousebench.assemblies import average
+from mousebench.cka import u_centred
+from mousebench.errors import ContractViolation
+from mousebench.linalg import gram
+from mousebench.nnls import Partition
+from mousebench.progress import Progress
+from mousebench.rdms import LayerRdms, TargetRdm, usable_neuroids
+from mousebench.reliability import half_masks, half_means
+from mousebench_plugins.metrics._rdm_metric import N_SPLITS, Held, Outcome, RdmMetric, fisher_mean
+
+_CHUNK = 128  # permutations at a time: bounds the memory
+_CONSTANT = 1e-12
+
+
+def best_layer(
+    layers: LayerRdms,
+    sites: Mapping[str, np.ndarray],
+    labels: np.ndarray,
+    partitions: Sequence[Partition],
+    progress: Progress,
+) -> dict[str, Outcome]:
+    """Choose the layer of highest CKA with the site among training images; its CKA among the images held out.
+
+    Parameters
+    ----------
+    layers : LayerRdms
+        ``pairs`` are the upper triangles of the Grams.
+    sites : mapping of site to float64 (stimulus, stimulus_b)
+        Grams.
+    labels : int (stimulus, 1 + permutation)
+    partitions : sequence of Partition
+    progress : Progress
+
+    Returns
+    -------
+    dict of site to Outcome
+        ``weight`` is the share of folds in which a layer was chosen.
+    """
+    n_stimuli = len(labels)
+    first, second = np.triu_indices(n_stimuli, 1)
+    place = np.zeros((n_stimuli, n_stimuli), dtype=int)
+    place[first, second] = place[second, first] = np.arange(len(first))
+    r: dict[str, list[np.ndarray]] = {site: [] for site in sites}
+    held: dict[str, list[Held]] = {site: [] for site in sites}
+    share = {site: np.zeros(len(layers.names)) for site in sites}
+    for partition in partitions:
+        for fold in range(partition.n_folds):
+            inside = np.flatnonzero(partition.fold == fold)
+            outside = np.flatnonzero(partition.fold != fold)
+            train, test = (_u_centred_pairs(layers.pairs, place, some) for some in (outside, inside))
+            pair = place[np.ix_(inside, inside)][np.triu_indices(len(inside), 1)]
+            for site, values in sites.items():
+                chosen = _cka(train, values, labels[outside]).argmax(0)
+                r[site].append(_cka(test, values, labels[inside])[chosen, np.arange(len(chosen))])
+                share[site][chosen[0]] += 1
+                held[site].append(Held(pair, test[chosen[0]]))
+        for _ in sites:
+            progress.advance(1)
+    return {
+        site: Outcome(fisher_mean(np.stack(r[site])), share[site] / len(r[site]), held[site], {"intercept_only": 0.0})
+        for site in sites
+    }
+
+
+def _u_centred_pairs(pairs: np.ndarray, place: np.ndarray, some: np.ndarray) -> np.ndarray:
+    """Return U-centred Grams of length 1 (layer, pair) of some images, from all pairs (pair, layer)."""
+    grams = pairs[place[np.ix_(some, some)]].transpose(2, 0, 1)
+    return np.nan_to_num(u_centred(grams))  # a layer that is constant on these images goes with nothing
+
+
+def _cka(x: np.ndarray, gram_y: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return debiased CKA (layer, relabelling) of U-centred layers with a site's Gram under many relabellings.
+
+    U-centring projects, so the inner product of two centred Grams needs one of them centred; the length of the
+    other follows from its row sums.
+
+    Parameters
+    ----------
+    x : float64 (layer, pair)
+        U-centred, length 1.
+    gram_y : float64 (stimulus, stimulus_b)
+    labels : int (some stimulus, relabelling)
+    """
+    n = len(labels)
+    first, second = np.triu_indices(n, 1)
+    hollow = gram_y - np.diag(np.diag(gram_y))
+    out = np.zeros((len(x), labels.shape[1]))
+    for start in range(0, labels.shape[1], _CHUNK):
+        some = labels[:, start : start + _CHUNK]
+        y = hollow[some[first], some[second]]
+        member = np.zeros((len(gram_y), some.shape[1]))
+        np.put_along_axis(member, some, 1.0, axis=0)
+        rows = np.take_along_axis(hollow @ member, some, axis=0)
+        energy = 2 * (y * y).sum(0)
+        length = energy - 2 * (rows**2).sum(0) / (n - 2) + rows.sum(0) ** 2 / ((n - 1) * (n - 2))
+        varies = length > _CONSTANT * energy
+        # both triangles: x has length 1 over one of them
+        scale = np.sqrt(np.where(varies, length / 2, np.inf))
+        out[:, start : start + _CHUNK] = x @ y / scale
+    return out
+
+
+class Cka(RdmMetric):
+    """Debiased linear CKA of the best layer; parameters as those of RdmMetric."""
+
+    version = 1
+    accepts = frozenset({"responses"})
+    what = "Gram"
+
+    def __init__(self, *, repeats: int = 10, **options: int) -> None:
+        super().__init__(best_layer, repeats=repeats, **options)
+
+    @property
+    def definition(self) -> dict[str, object]:
+        """All that fixes the number."""
+        return {
+            "cka": "linear, HSIC unbiased (Song et al. 2012), diagonals left out",
+            "layer": "the highest CKA with the mean responses of the site among the images of the training folds",
+            "raw": "tanh of the mean of arctanh(CKA) among the images of a held-out fold over folds and repeats",
+            "weight": "share of folds in which a layer was chosen",
+            **super().definition,
+        }
+
+    def columns(self, layers: Mapping[str, xr.Dataset]) -> LayerRdms:
+        """Return the centred Grams of all layers that vary, copies once, scaled to the same length."""
+        names, columns, constant = [], [], []
+        for name in layers:
+            values = _centred(layers[name]["gram"].values)
+            if np.trace(values) > _CONSTANT * np.trace(layers[name]["gram"].values):
+                names.append(name)
+                columns.append(_upper(values))
+            else:
+                constant.append(name)
+        notes = [f"layer {name} left out: it answers alike to all stimuli" for name in constant]
+        if layers and not columns:
+            raise ContractViolation("no layer is left to score: all are constant", "look at the model's activations")
+        pairs = np.column_stack(columns)
+        sd = np.linalg.norm(pairs, axis=0)
+        pairs = pairs / sd
+        alike = pairs.T @ pairs
+        keep = [k for k in range(len(names)) if not (1 - alike[k, :k] < self.alike).any()]
+        if len(keep) < len(names):
+            notes.append(
+                f"{len(names) - len(keep)} of {len(names)} layers have the same Gram as an earlier one, used once"
+            )
+        return LayerRdms([names[k] for k in keep], np.ascontiguousarray(pairs[:, keep]), sd[keep], notes)
+
+    def site(self, target: xr.DataArray) -> TargetRdm:
+        """Return the centred Gram of the mean responses of a site."""
+        means = average(target)["mean"].values
+        usable, notes = usable_neuroids(means)
+        count = int(usable.sum())
+        if count == 0:
+            return TargetRdm(None, 0, [*notes, "no neuroid is left"])
+        return TargetRdm(_centred(gram([means[:, usable]])[0]), count, notes)
+
+    def resampled(self, means: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """Return the Gram pairs (pair, bootstrap) of resampled neuroids, neuroids centred over images."""
+        first, second = np.triu_indices(len(means), 1)
+        centred = means - means.mean(0)
+        product = np.zeros((len(first), len(counts)))
+        for start in range(0, centred.shape[1], 256):
+            part = centred[:, start : start + 256]
+            product += (part[first] * part[second]) @ counts[:, start : start + 256].T
+        return product
+
+    def agreement(self, a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Return the weighted cosine (draw, column) of U-centred pairs with pairs of a site."""
+        return _weighted_cosine(_u_centred_columns(a), _u_centred_columns(b), weights)
+
+    def half_agreement(self, cube: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return the CKA (split) of half of the trials with the other half."""
+        values = []
+        for mask in half_masks(cube.shape[1], N_SPLITS, rng):
+            first, second = (half[0] for half in half_means(cube, mask[None]))
+            whole = ~np.isnan(first).any(0) & ~np.isnan(second).any(0)
+            if not whole.any():
+                values.append(np.nan)
+                continue
+            a, b = (u_centred(gram([half[:, whole]])[0]) for half in (first, second))
+            values.append(float(a @ b))
+        return np.array(values)
+
+    def halves(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Return the pairs (pair, 2) of the Grams of two halves."""
+        return np.column_stack([_upper(_centred(gram([half])[0])) for half in (first, second)])
+
+
+def _centred(values: np.ndarray) -> np.ndarray:
+    mean = values.mean(0)
+    return np.asarray(values - mean - mean[:, None] + mean.mean())
+
+
+def _upper(values: np.ndarray) -> np.ndarray:
+    return np.asarray(values[np.triu_indices(len(values), 1)])
+
+
+def _u_centred_columns(pairs: np.ndarray) -> np.ndarray:
+    """Return U-centred pairs (pair, column) of hollow matrices; centring what is centred changes nothing."""
+    n = int((1 + np.sqrt(1 + 8 * len(pairs))) // 2)
+    first, second = np.triu_indices(n, 1)
+    rows = np.zeros((n, pairs.shape[1]))
+    np.add.at(rows, first, pairs)
+    np.add.at(rows, second, pairs)
+    return np.asarray(pairs - (rows[first] + rows[second]) / (n - 2) + rows.sum(0) / ((n - 1) * (n - 2)))
+
+
+def _weighted_cosine(a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return cosines (draw, column) of columns of pairs, the pairs weighted; NaN where one has no length."""
+    aa, bb = weights @ (a * a), weights @ (b * b)
+    there = (aa > 0) & (bb > 0)
+    scale = np.sqrt(np.where(there, aa * bb, 1))
+    return np.where(there, np.clip((weights @ (a * b)) / scale, -1, 1), np.nan)

@@ -1,0 +1,401 @@
+"""What the metrics that predict each neuroid share: folds, choice of layer, null, draws, ceiling, labels."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import xarray as xr
+
+from mousebench.assemblies import average, trial_cube
+from mousebench.errors import ContractViolation
+from mousebench.linalg import pearson_columns, weighted_pearson
+from mousebench.nnls import kfold
+from mousebench.progress import Progress, Silent
+from mousebench.rdms import usable_neuroids
+from mousebench.regression import FoldBasis, ridge, sample_basis
+from mousebench.reliability import half_masks, half_means, neuroid_reliability, spearman_brown
+from mousebench.resampling import N_DRAWS, image_counts
+from mousebench_plugins.metrics._rdm_metric import permuted_labels
+
+N_FOLDS = 5
+N_REPEATS = 5
+N_PERMUTATIONS = 200
+N_SPLITS = 100
+MAX_CHOOSING = 200  # neuroids of a site that choose its layer
+MAX_NULL = 50  # neuroids of a site whose permuted responses are fitted again
+# An image trains as it tests: its draw changes the maps as well, which stay as fitted. For a linear map of unrelated
+# features both changes are alike and independent, so the variance of the two is twice that of the one seen.
+IMAGE_SCALE = 2**0.5
+_NEUROID_STREAM = 5
+_SPLIT_STREAM = 2
+_CHOOSING_ALPHAS = np.logspace(-3, 3, 7)
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Site:
+    """The neuroids of a site.
+
+    Attributes
+    ----------
+    means : float64 (stimulus, usable neuroid)
+    usable : bool (neuroid)
+    notes : list of str
+    choosing, tested : int (usable neuroid)
+        Those that choose the layer, and those that the null is made of.
+    """
+
+    means: np.ndarray
+    usable: np.ndarray
+    notes: list[str]
+    choosing: np.ndarray
+    tested: np.ndarray
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One fold of one partition.
+
+    Attributes
+    ----------
+    train, test : int (stimulus)
+    chosen : dict of site to layer
+    """
+
+    train: np.ndarray
+    test: np.ndarray
+    chosen: dict[str, str]
+
+
+def each(work: Callable[[Item], Found], items: Iterable[Item]) -> list[Found]:
+    """Return what the work gives for each item, in threads; in a worker process one after the other."""
+    if multiprocessing.parent_process() is not None:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(work, items))
+
+
+class PerNeuroid:
+    """A metric that predicts the responses of each neuroid from a layer chosen inside the training images.
+
+    Parameters
+    ----------
+    repeats : int
+        Partitions of the images into folds.
+    n_permutations, n_bootstraps : int
+    """
+
+    version = 1
+    accepts = frozenset({"responses"})
+    normalisation = "ratio"
+    fit_words = ""
+
+    def __init__(
+        self,
+        *,
+        repeats: int = N_REPEATS,
+        n_permutations: int = N_PERMUTATIONS,
+        n_bootstraps: int = N_DRAWS,
+    ) -> None:
+        self.repeats = repeats
+        self.n_permutations = n_permutations
+        self.n_bootstraps = n_bootstraps
+
+    @property
+    def definition(self) -> dict[str, object]:
+        """All that fixes the number."""
+        return {
+            "fit": self.fit_words,
+            "folds": N_FOLDS,
+            "partition": "KFold(5, shuffle=True, random_state=seed + r) over the stimuli, r = 0 .. repeats - 1",
+            "repeats": self.repeats,
+            "raw": "Pearson r over the images of a held-out fold, mean over folds and repeats, by neuroid",
+            "layer": "highest median leave-one-out R2 of ridge among the training images, for each fold and site",
+            "layer_neuroids": MAX_CHOOSING,
+            "layer_raw": "median r of each layer, first partition: descriptive, chosen by nothing",
+            "permutations": self.n_permutations,
+            "permuted": f"stimulus labels, maps fitted again; at most {MAX_NULL} neuroids of a site",
+            "bootstraps": self.n_bootstraps,
+            "resampled": "images, their changes times the root of 2 as images train too; neuroids within animals",
+            "ceiling": "square root of the Spearman-Brown corrected split-half reliability, by neuroid",
+            "ceiling_splits": N_SPLITS,
+        }
+
+    # what a subclass gives --------------------------------------------------------------------------------------------
+
+    def predict(self, basis: FoldBasis, y: np.ndarray) -> np.ndarray:
+        """Return predictions (test stimulus, neuroid) from training responses (train stimulus, neuroid)."""
+        raise NotImplementedError
+
+    def extra(
+        self, bases: Mapping[str, np.ndarray], folds: list[Fold], name: str, site: Site
+    ) -> dict[str, tuple[str, np.ndarray]]:
+        """Return further variables of a site."""
+        return {}
+
+    # score ------------------------------------------------------------------------------------------------------------
+
+    def score(self, layers: Mapping[str, xr.Dataset], target: xr.DataArray, seed: int) -> xr.Dataset:
+        """Score one site; see ``mousebench.interfaces.Metric``."""
+        return self.score_sites(layers, {"": target}, seed)[""]
+
+    def score_sites(
+        self,
+        layers: Mapping[str, xr.Dataset],
+        targets: Mapping[str, xr.DataArray],
+        seed: int,
+        progress: Progress | None = None,
+    ) -> dict[str, xr.Dataset]:
+        """Score sites together: a layer is decomposed once for each fold, whatever the number of neuroids."""
+        progress = progress or Silent()
+        bases, notes = _bases(layers)
+        sites = {name: _site(target, seed) for name, target in targets.items()}
+        found = {name: site for name, site in sites.items() if site.means.shape[1]}
+        n_stimuli = len(next(iter(sites.values())).means)
+        if n_stimuli < 3 * N_FOLDS:
+            raise ContractViolation(
+                f"{n_stimuli} stimuli are too few: {N_FOLDS} folds of at least 3, whose responses are correlated, need {3 * N_FOLDS}"
+            )
+        folds: list[Fold] = []
+        held: dict[str, list[np.ndarray]] = {name: [] for name in found}
+        curves: dict[str, list[np.ndarray]] = {name: [] for name in found}
+        if bases and found:
+            progress.start("folds", self.repeats * N_FOLDS)
+            for repeat in range(self.repeats):
+                fold_of = kfold(n_stimuli, N_FOLDS, seed + repeat)
+                for number in range(N_FOLDS):
+                    train, test = np.flatnonzero(fold_of != number), np.flatnonzero(fold_of == number)
+                    fold, predicted, curve = self._fold(bases, found, train, test, with_curve=repeat == 0)
+                    folds.append(fold)
+                    for name in found:
+                        held[name].append(predicted[name])
+                        if curve:
+                            curves[name].append(curve[name])
+                    progress.advance(1)
+            progress.finish()
+        nulls = self._nulls(bases, found, folds, seed, progress) if folds else {}
+        images = image_counts(n_stimuli, seed, self.n_bootstraps)
+        return {
+            name: self._result(name, site, targets[name], bases, notes, folds, held, curves, nulls, images)
+            for name, site in sites.items()
+        }
+
+    def _fold(
+        self,
+        bases: Mapping[str, np.ndarray],
+        sites: Mapping[str, Site],
+        train: np.ndarray,
+        test: np.ndarray,
+        *,
+        with_curve: bool,
+    ) -> tuple[Fold, dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Choose the layer of each site, and predict its held-out responses.
+
+        Returns
+        -------
+        fold : Fold
+        predicted : dict of site to float64 (test stimulus, usable neuroid)
+        curve : dict of site to float64 (layer), the median r of each layer; empty without ``with_curve``
+        """
+        choosing = np.hstack([site.means[train][:, site.choosing] for site in sites.values()])
+        everyone = np.hstack([site.means[train] for site in sites.values()])
+        tested = np.hstack([site.means[test] for site in sites.values()])
+        choosers, members = _parts(sites, "choosing"), _parts(sites, "means")
+
+        def one(name: str) -> tuple[FoldBasis, np.ndarray, np.ndarray | None]:
+            basis = FoldBasis(bases[name][train], bases[name][test])
+            predicted = self.predict(basis, everyone) if with_curve else None
+            return basis, _loo_r2(basis, choosing), predicted
+
+        made = dict(zip(bases, each(one, bases), strict=True))
+        chosen = {}
+        for site, part in choosers.items():
+            quality = {name: float(np.median(r2[part])) for name, (_, r2, _) in made.items()}
+            chosen[site] = max(quality, key=lambda name: quality[name])
+        predicted = {}
+        curve: dict[str, np.ndarray] = {}
+        for site, part in members.items():
+            basis, _, all_sites = made[chosen[site]]
+            predicted[site] = all_sites[:, part] if all_sites is not None else self.predict(basis, everyone[:, part])
+        if with_curve:
+            r = {name: _r(everything, tested) for name, (_, _, everything) in made.items()}
+            curve = {
+                site: np.array([np.median(values[part]) for values in r.values()]) for site, part in members.items()
+            }
+        return Fold(train, test, chosen), predicted, curve
+
+    def _nulls(
+        self,
+        bases: Mapping[str, np.ndarray],
+        sites: Mapping[str, Site],
+        folds: list[Fold],
+        seed: int,
+        progress: Progress,
+    ) -> dict[str, np.ndarray]:
+        """Return the score of each site with its images relabelled, maps fitted again, float64 (permutation)."""
+        progress.start("sites, with permutations", len(sites))
+
+        def one(item: tuple[str, Site]) -> np.ndarray:
+            name, site = item
+            some = site.means[:, site.tested]
+            labels = permuted_labels(len(some), self.n_permutations, seed)[:, 1:]
+            responses = some[labels].reshape(len(some), -1)  # (stimulus, permutation x neuroid)
+            total = np.zeros(responses.shape[1])
+            for fold in folds:
+                layer = bases[fold.chosen[name]]
+                predicted = self.predict(FoldBasis(layer[fold.train], layer[fold.test]), responses[fold.train])
+                total += _r(predicted, responses[fold.test])
+            progress.advance(1)
+            return np.asarray(np.median((total / len(folds)).reshape(self.n_permutations, -1), axis=1))
+
+        values = each(one, sites.items()) if self.n_permutations else [np.empty(0)] * len(sites)
+        progress.finish()
+        return dict(zip(sites, values, strict=True))
+
+    def _result(
+        self,
+        name: str,
+        site: Site,
+        target: xr.DataArray,
+        bases: Mapping[str, np.ndarray],
+        notes: list[str],
+        folds: list[Fold],
+        held: Mapping[str, list[np.ndarray]],
+        curves: Mapping[str, list[np.ndarray]],
+        nulls: Mapping[str, np.ndarray],
+        images: np.ndarray,
+    ) -> xr.Dataset:
+        n_usable = site.means.shape[1]
+        attrs = {
+            "definition": json.dumps(self.definition),
+            "n_layers": len(bases),
+            "n_neuroids": n_usable,
+            "notes": json.dumps([*notes, *site.notes]),
+            "image_scale": IMAGE_SCALE,
+        }
+        labels = {"neuroid_id": ("neuroid", target["neuroid_id"].values)}
+        raw = np.full(len(site.usable), np.nan)
+        if not folds or not n_usable:
+            raw[site.usable] = 0.0  # a constant prediction explains nothing
+            return xr.Dataset({"raw": ("neuroid", raw)}, coords=labels, attrs=attrs)
+        draws = np.full((self.n_bootstraps, len(raw)), np.nan, dtype=np.float32)
+        by_fold = zip(held[name], folds, strict=True)
+        raw[site.usable], draws[:, site.usable] = _over_folds(by_fold, site.means, images)
+        share = np.array([sum(fold.chosen[name] == layer for fold in folds) for layer in bases]) / len(folds)
+        variables = {
+            "raw": ("neuroid", raw),
+            "bootstrap": (("bootstrap", "neuroid"), draws),
+            "weight": ("layer", share),
+            "layer_raw": ("layer", np.mean(curves[name], axis=0)),
+            "best_layer": list(bases)[int(share.argmax())],
+            "null": ("permutation", nulls[name]),
+            "null_raw": float(np.median(raw[site.usable][site.tested])),
+            "intercept_only": 0.0,
+            **self.extra(bases, folds, name, site),
+        }
+        return xr.Dataset(variables, coords={**labels, "layer": ("layer", np.array(list(bases)))}, attrs=attrs)
+
+    # ceiling ----------------------------------------------------------------------------------------------------------
+
+    def ceiling(self, target: xr.DataArray, seed: int) -> xr.Dataset:
+        """Return the r that a perfect model would reach with each neuroid: the root of its reliability."""
+        cube = trial_cube(target)[0]
+        values = np.full(cube.shape[2], np.nan)
+        usable, _ = usable_neuroids(average(target)["mean"].values)
+        if cube.shape[1] < 2 or not usable.any():
+            return xr.Dataset(
+                {"ceiling": ("neuroid", values)}, attrs={"notes": json.dumps(["no ceiling: a single repetition"])}
+            )
+        rng = np.random.default_rng([seed, _SPLIT_STREAM])
+        reliability = neuroid_reliability(cube[:, :, usable], rng, N_SPLITS)
+        positive = np.where(reliability > 0, reliability, np.nan)
+        values[usable] = np.sqrt(positive)
+        draws = np.full((self.n_bootstraps, len(values)), np.nan, dtype=np.float32)
+        draws[:, usable] = self._ceiling_draws(cube[:, :, usable], positive, seed)
+        lost = int((~(reliability > 0)).sum())
+        notes = [f"{lost} neuroid(s) of no reliability have no ceiling"] if lost else []
+        return xr.Dataset(
+            {"ceiling": ("neuroid", values), "bootstrap": (("bootstrap", "neuroid"), draws)},
+            attrs={"notes": json.dumps(notes)},
+        )
+
+    def _ceiling_draws(self, cube: np.ndarray, reliability: np.ndarray, seed: int) -> np.ndarray:
+        """Return draws (bootstrap, neuroid) of the ceilings on resampled images, from one split of the trials."""
+        masks = half_masks(cube.shape[1], 1, np.random.default_rng([seed, _SPLIT_STREAM]))
+        first, second = (half[0] for half in half_means(cube, masks))
+        images = image_counts(len(cube), seed, self.n_bootstraps)
+        halves = spearman_brown(weighted_pearson(first, second, images))
+        root = np.sqrt(reliability)
+        return np.asarray(root + (halves - halves.mean(0)) / (2 * root))
+
+
+def _bases(layers: Mapping[str, xr.Dataset]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return the principal-component scores (stimulus, component) of the layers that vary, and notes on the others."""
+    names = list(layers)
+    made = dict(zip(names, each(lambda name: sample_basis(layers[name]["gram"].values), names), strict=True))
+    constant = [name for name, basis in made.items() if not basis.shape[1]]
+    if names and len(constant) == len(names):
+        raise ContractViolation("no layer is left to score: all are constant", "look at the model's activations")
+    notes = [f"layer {name} left out: it answers alike to all stimuli" for name in constant]
+    return {name: basis for name, basis in made.items() if basis.shape[1]}, notes
+
+
+def _site(target: xr.DataArray, seed: int) -> Site:
+    means = average(target)["mean"].values
+    usable, notes = usable_neuroids(means)
+    n_usable = int(usable.sum())
+    if not n_usable:
+        notes = [*notes, "no neuroid is left"]
+    order = np.random.default_rng([seed, _NEUROID_STREAM]).permutation(n_usable)
+    return Site(means[:, usable], usable, notes, np.sort(order[:MAX_CHOOSING]), np.sort(order[:MAX_NULL]))
+
+
+def _parts(sites: Mapping[str, Site], what: str) -> dict[str, slice]:
+    """Return where each site's neuroids stand among those of all."""
+    parts, start = {}, 0
+    for name, site in sites.items():
+        n = len(site.choosing) if what == "choosing" else site.means.shape[1]
+        parts[name] = slice(start, start + n)
+        start += n
+    return parts
+
+
+def _loo_r2(basis: FoldBasis, y: np.ndarray) -> np.ndarray:
+    """Return the leave-one-out R2 (neuroid) of ridge among the training images; 0 for a neuroid that is constant there."""
+    sse = ridge(basis, y, alpha_grid(basis, _CHOOSING_ALPHAS)).sse.min(0)
+    n = len(y)
+    sst = (n / (n - 1)) ** 2 * np.square(y - y.mean(0)).sum(0)
+    return np.where(sst > 0, 1 - sse / np.where(sst > 0, sst, 1), 0.0)
+
+
+def alpha_grid(basis: FoldBasis, relative: np.ndarray) -> np.ndarray:
+    """Return penalties in units of the mean variance of the directions of a layer's training rows."""
+    return np.asarray(relative * np.mean(basis.s**2))
+
+
+def _r(predicted: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return Pearson r (neuroid); 0 where the prediction or the response does not vary."""
+    return np.nan_to_num(pearson_columns(predicted, y))
+
+
+def _over_folds(
+    held: Iterable[tuple[np.ndarray, Fold]], means: np.ndarray, images: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean r over folds (neuroid), and the same on resampled images (bootstrap, neuroid)."""
+    r, draws = [], None
+    for predicted, fold in held:
+        y = means[fold.test]
+        r.append(_r(predicted, y))
+        again = np.nan_to_num(weighted_pearson(predicted, y, images[:, fold.test]))
+        draws = again if draws is None else draws + again
+    assert draws is not None
+    return np.mean(r, axis=0), draws / len(r)

@@ -1,0 +1,371 @@
+"""What the metrics that compare one matrix of image pairs with another share: folds, null, draws, ceiling, labels.
+
+A metric of this family turns each layer and each site into a value for every pair of images (an RDM, or a centred Gram),
+predicts held-out pairs of the site from those of the layers, and says how well that goes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import xarray as xr
+
+from mousebench.assemblies import average, check_target, trial_cube
+from mousebench.errors import ContractViolation
+from mousebench.linalg import correlation_rdm, gram, upper_triangle, weighted_pearson
+from mousebench.nnls import Partition, kfold
+from mousebench.progress import Progress, Silent
+from mousebench.rdms import LayerRdms, TargetRdm, layer_rdms, resampled_rdms, target_rdm, usable_neuroids
+from mousebench.reliability import half_masks, half_means, rdm_reliability, spearman_brown
+from mousebench.resampling import N_DRAWS, image_counts, n_animals, neuroid_counts, two_factor
+
+N_FOLDS = 6
+N_PERMUTATIONS = 1000
+N_SPLITS = 20
+# permutations and splits draw from different streams of one seed
+_PERMUTATION_STREAM = 1
+_SPLIT_STREAM = 2
+_LIMIT = 1 - 1e-15  # arctanh(1) is infinite
+
+
+@dataclass(frozen=True)
+class Held:
+    """Predictions of held-out pairs.
+
+    Attributes
+    ----------
+    pair : int (held pair)
+        Their places in the upper triangle.
+    predicted : float64 (held pair)
+    """
+
+    pair: np.ndarray
+    predicted: np.ndarray
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a procedure gives for one site.
+
+    Attributes
+    ----------
+    raw : float64 (1 + permutation)
+        The score, then the scores of the permuted site.
+    weight : float64 (layer)
+    held : list of Held
+        The predictions behind raw[0], one a fold.
+    extra : mapping of name to number
+    """
+
+    raw: np.ndarray
+    weight: np.ndarray
+    held: list[Held]
+    extra: Mapping[str, float] = field(default_factory=dict)
+
+
+# (layers, site matrices by name, labels (stimulus, 1 + permutation), partitions, progress) -> outcomes by site
+Procedure = Callable[
+    [LayerRdms, Mapping[str, np.ndarray], np.ndarray, Sequence[Partition], Progress], Mapping[str, Outcome]
+]
+
+
+def fisher_mean(r: np.ndarray) -> np.ndarray:
+    """Return the Fisher-z mean of correlations (fold, ...) over folds, those that are not numbers left out."""
+    z = np.arctanh(np.clip(r, -_LIMIT, _LIMIT))
+    there = np.isfinite(z)
+    count = there.sum(0)
+    return np.tanh(np.divide(np.where(there, z, 0).sum(0), count, out=np.full(count.shape, np.nan), where=count > 0))
+
+
+class RdmMetric:
+    """A cross-validated comparison of image pairs.
+
+    Parameters
+    ----------
+    procedure : callable
+        What predicts held-out pairs, and how predictions are scored.
+    repeats : int
+        Partitions of the images into folds.
+    n_permutations : int
+        Relabellings of the images for the null.
+    n_bootstraps : int
+        Resamples of images and neuroids for the interval.
+    alike : float
+        Layers whose RDMs have 1 - r below this are one.
+    """
+
+    version = 2
+    accepts = frozenset({"responses", "rdm"})
+    normalisation = "ratio"
+    what = "RDM"
+
+    def __init__(
+        self,
+        procedure: Procedure,
+        *,
+        repeats: int,
+        n_permutations: int = N_PERMUTATIONS,
+        n_bootstraps: int = N_DRAWS,
+        alike: float = 1e-10,
+    ) -> None:
+        self.procedure = procedure
+        self.repeats = repeats
+        self.n_permutations = n_permutations
+        self.n_bootstraps = n_bootstraps
+        self.alike = alike
+
+    @property
+    def definition(self) -> dict[str, object]:
+        """All that fixes the number."""
+        return {
+            "folds": N_FOLDS,
+            "partition": "KFold(6, shuffle=True, random_state=seed + r) over the stimuli, r = 0 .. repeats - 1",
+            "repeats": self.repeats,
+            "same_layers": f"1 - r of their {self.what}s below {self.alike:g}",
+            "permutations": self.n_permutations,
+            "permuted": f"stimulus labels of the site {self.what}, the same permutations for all sites",
+            "bootstraps": self.n_bootstraps,
+            "resampled": "images, and neuroids within animals where there are trials; predictions stay as fitted",
+            "ceiling": f"square root of the Spearman-Brown corrected split-half correlation of the site {self.what}",
+            "ceiling_splits": N_SPLITS,
+        }
+
+    # what a subclass may change ---------------------------------------------------------------------------------------
+
+    def columns(self, layers: Mapping[str, xr.Dataset]) -> LayerRdms:
+        """Return the layers as columns of pairs."""
+        return layer_rdms(layers, self.alike)
+
+    def site(self, target: xr.DataArray) -> TargetRdm:
+        """Return the matrix of a site."""
+        return target_rdm(target)
+
+    def resampled(self, means: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """Return the pairs (pair, bootstrap) of a site whose neuroids are resampled."""
+        return resampled_rdms(means, counts)
+
+    def agreement(self, a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Return the agreement of columns (pair, column) for sets of weights of the pairs, float64 (draw, column)."""
+        return weighted_pearson(a, b, weights)
+
+    def half_agreement(self, cube: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return the agreement (split) of half of the trials with the other half."""
+        return rdm_reliability(cube, rng, N_SPLITS)
+
+    def halves(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """Return the pairs (pair, 2) of the means (stimulus, neuroid) of two halves of the trials."""
+        return np.column_stack([upper_triangle(correlation_rdm(*gram([half]))) for half in (first, second)])
+
+    # score ------------------------------------------------------------------------------------------------------------
+
+    def score(self, layers: Mapping[str, xr.Dataset], target: xr.DataArray, seed: int) -> xr.Dataset:
+        """Score one site; see ``mousebench.interfaces.Metric``."""
+        return self.score_sites(layers, {"": target}, seed)[""]
+
+    def score_sites(
+        self,
+        layers: Mapping[str, xr.Dataset],
+        targets: Mapping[str, xr.DataArray],
+        seed: int,
+        progress: Progress | None = None,
+    ) -> dict[str, xr.Dataset]:
+        """Score sites together: what is computed of the layers serves all of them and all permutations."""
+        rdms = self.columns(layers)
+        found = {site: self.site(target) for site, target in targets.items()}
+        values = {site: rdm.values for site, rdm in found.items() if rdm.values is not None}
+        outcomes: Mapping[str, Outcome] = {}
+        if values:
+            n_stimuli = len(next(iter(values.values())))
+            if n_stimuli < 3 * N_FOLDS:
+                raise ContractViolation(
+                    f"{n_stimuli} stimuli are too few: {N_FOLDS} folds of at least 3, whose pairs are correlated, need {3 * N_FOLDS}"
+                )
+            progress = progress or Silent()
+            progress.start("sites x partitions, with permutations", self.repeats * len(values))
+            partitions = list(make_partitions(n_stimuli, self.repeats, seed))
+            labels = permuted_labels(n_stimuli, self.n_permutations, seed)
+            outcomes = self.procedure(rdms, values, labels, partitions, progress)
+            progress.finish()
+        by_images = self._image_draws(outcomes, values, seed)
+        return {
+            site: self._result(rdms, rdm, targets[site], outcomes.get(site), by_images.get(site), seed)
+            for site, rdm in found.items()
+        }
+
+    def _result(
+        self,
+        rdms: LayerRdms,
+        site: TargetRdm,
+        target: xr.DataArray,
+        outcome: Outcome | None,
+        by_images: np.ndarray | None,
+        seed: int,
+    ) -> xr.Dataset:
+        notes = [*rdms.notes, *site.notes]
+        attrs: dict[str, object] = {"definition": json.dumps(self.definition), "n_layers": len(rdms.names)}
+        if site.n_neuroids is not None:
+            attrs["n_neuroids"] = site.n_neuroids
+        if outcome is None or by_images is None or site.values is None:
+            return xr.Dataset({"raw": np.nan}, attrs={**attrs, "notes": json.dumps(notes)})
+        names = np.array(rdms.names, dtype=str)
+        heaviest = int(outcome.weight.argmax()) if len(names) else -1
+        best = heaviest >= 0 and outcome.weight[heaviest] > 0
+        if not best:
+            notes.append(f"all weights are 0: no layer's {self.what} goes with the site's")
+        draws, about = self._draws(outcome, by_images, target, seed)
+        return xr.Dataset(
+            {
+                "raw": outcome.raw[0],
+                "null": ("permutation", outcome.raw[1:]),
+                "bootstrap": ("bootstrap", draws),
+                "weight": ("layer", outcome.weight),
+                "layer_raw": ("layer", self._alone(rdms, site.values)),
+                "best_layer": str(names[heaviest]) if best else "",
+                **outcome.extra,
+            },
+            coords={"layer": ("layer", names)},
+            attrs={**attrs, "notes": json.dumps([*notes, *about])},
+        )
+
+    def _alone(self, rdms: LayerRdms, values: np.ndarray) -> np.ndarray:
+        """Return how each layer (layer) goes with the site over all pairs; descriptive, nothing is held out."""
+        one = np.repeat(upper_triangle(values)[:, None], len(rdms.names), axis=1)
+        return self.agreement(rdms.pairs, one, np.ones((1, len(rdms.pairs))))[0]
+
+    # intervals --------------------------------------------------------------------------------------------------------
+
+    def _image_draws(
+        self, outcomes: Mapping[str, Outcome], values: Mapping[str, np.ndarray], seed: int
+    ) -> dict[str, np.ndarray]:
+        """Return the score (bootstrap) of each site on resampled images; the folds are the same for all sites."""
+        if not outcomes:
+            return {}
+        site = np.column_stack([upper_triangle(values[name]) for name in outcomes])
+        n_stimuli = len(next(iter(values.values())))
+        images = image_counts(n_stimuli, seed, self.n_bootstraps)
+        first, second = np.triu_indices(n_stimuli, 1)
+        folds = []
+        for held in zip(*(outcome.held for outcome in outcomes.values()), strict=True):
+            pair = held[0].pair
+            predicted = np.column_stack([one.predicted for one in held])
+            # one image twice is no pair: its distance from itself is not in the triangle
+            folds.append(self._held_agreement(predicted, site[pair], images[:, first[pair]] * images[:, second[pair]]))
+        return dict(zip(outcomes, fisher_mean(np.stack(folds)).T, strict=True))
+
+    def _draws(
+        self, outcome: Outcome, by_images: np.ndarray, target: xr.DataArray, seed: int
+    ) -> tuple[np.ndarray, list[str]]:
+        """Return draws (bootstrap) of raw, and notes on what they do not know."""
+        if check_target(target) == "rdm":
+            note = "the interval knows the sampling of images, not that of neurons: the RDM comes without them"
+            return two_factor(outcome.raw[0], by_images), [note]
+        means, counts, notes = self._neuroids(target, seed)
+        resampled = self.resampled(means, counts)
+        folds = []
+        for held in outcome.held:
+            predicted = np.repeat(held.predicted[:, None], resampled.shape[1], axis=1)
+            folds.append(self._held_agreement(predicted, resampled[held.pair], np.ones((1, len(predicted))))[0])
+        return two_factor(outcome.raw[0], by_images, fisher_mean(np.stack(folds))), notes
+
+    def _held_agreement(self, predicted: np.ndarray, site: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Return the agreement (draw, column) of predictions with a site (held pair, column), pairs weighted."""
+        r = self.agreement(predicted, site, weights)
+        r[:, np.ptp(predicted, axis=0) == 0] = 0  # a constant explains nothing, whatever the draw
+        return r
+
+    def _neuroids(self, target: xr.DataArray, seed: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """Return means (stimulus, neuroid) and resamples (bootstrap, neuroid) of the neuroids that can be used."""
+        means = average(target)["mean"].values
+        usable, _ = usable_neuroids(means)
+        counts = neuroid_counts(target.isel(neuroid=usable), seed, self.n_bootstraps)
+        notes = []
+        if n_animals(target) == 1:
+            notes.append("one animal: the interval does not know how animals differ")
+        return means[:, usable], counts, notes
+
+    # ceiling ----------------------------------------------------------------------------------------------------------
+
+    def ceiling(self, target: xr.DataArray, seed: int) -> xr.Dataset:
+        """Return the score that the noise-free site would reach: the root of the reliability of its matrix.
+
+        Trials are split into random halves, their matrices compared, the agreement corrected to all trials by
+        Spearman-Brown inside each split. An RDM without trials brings its split-half correlation as an attribute.
+        Draws resample images and neuroids as those of the score do.
+        """
+        draws = np.full(self.n_bootstraps, np.nan)
+        if check_target(target) == "rdm":
+            half = np.array([float(target.attrs.get("reliability", np.nan))])
+            missing = "the RDM comes without a reliability"
+        else:
+            half, draws = self._split_half(target, seed)
+            missing = f"half of the trials give no {self.what}"
+        there = half[np.isfinite(half)]
+        reliability = float(spearman_brown(there).mean()) if there.size else np.nan
+        notes = []
+        if not there.size:
+            notes.append(f"no ceiling: {missing}")
+        elif reliability <= 0:
+            notes.append(f"no ceiling: the reliability of the site {self.what} is {reliability:.3f}")
+        value = np.sqrt(reliability) if reliability > 0 else np.nan
+        found = {"ceiling": value, "reliability": reliability}
+        if not np.isfinite(draws).any() or not reliability > 0:
+            return xr.Dataset(found, attrs={"notes": json.dumps(notes)})
+        # the root changes by 1 / (2 root) for a change of 1 in what is under it
+        draws = value + (draws - reliability) / (2 * value)
+        return xr.Dataset({**found, "bootstrap": ("bootstrap", draws)}, attrs={"notes": json.dumps(notes)})
+
+    def _split_half(self, responses: xr.DataArray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return split-half agreements (split), NaN where there are none, and draws (bootstrap) of the reliability."""
+        means, counts, _ = self._neuroids(responses, seed)
+        nothing = np.full(self.n_bootstraps, np.nan)
+        usable, _ = usable_neuroids(average(responses)["mean"].values)
+        cube = trial_cube(responses)[0][:, :, usable]
+        if cube.shape[1] < 2 or cube.shape[2] < 2:
+            return np.array([np.nan]), nothing
+        half = self.half_agreement(cube, np.random.default_rng([seed, _SPLIT_STREAM]))
+        # one split is enough for how the reliability changes with images and neurons
+        first, second = (
+            one[0]
+            for one in half_means(cube, half_masks(cube.shape[1], 1, np.random.default_rng([seed, _SPLIT_STREAM])))
+        )
+        whole = ~np.isnan(first).any(0) & ~np.isnan(second).any(0)
+        if whole.sum() < 2:
+            return half, nothing
+        pairs = self.halves(first[:, whole], second[:, whole])
+        i, j = np.triu_indices(len(means), 1)
+        images = image_counts(len(means), seed, self.n_bootstraps)
+        by_images = self.agreement(pairs[:, :1], pairs[:, 1:], images[:, i] * images[:, j])[:, 0]
+        a, b = (self.resampled(part[:, whole], counts[:, whole]) for part in (first, second))
+        by_neuroids = self.agreement(a, b, np.ones((1, len(a))))[0]
+        there = half[np.isfinite(half)]
+        if not there.size:
+            return half, nothing
+        reliability = float(spearman_brown(there).mean())
+        return half, two_factor(reliability, spearman_brown(by_images), spearman_brown(by_neuroids))
+
+
+def make_partitions(n_stimuli: int, repeats: int, seed: int) -> Iterator[Partition]:
+    """Yield the partitions of the stimuli into folds."""
+    for repeat in range(repeats):
+        yield Partition(kfold(n_stimuli, N_FOLDS, seed + repeat))
+
+
+def permuted_labels(n_stimuli: int, n_permutations: int, seed: int) -> np.ndarray:
+    """Return int (stimulus, 1 + permutation): which stimulus takes the place of each; column 0 is all as it is."""
+    rng = np.random.default_rng([seed, _PERMUTATION_STREAM])
+    return np.stack([np.arange(n_stimuli), *(rng.permutation(n_stimuli) for _ in range(n_permutations))], axis=1)
+
+
+def permuted_pairs(labels: np.ndarray) -> np.ndarray:
+    """Return int32 (pair, 1 + permutation): where in a flat RDM the pairs of the relabelled stimuli stand.
+
+    Parameters
+    ----------
+    labels : int (stimulus, 1 + permutation)
+    """
+    n_stimuli = len(labels)
+    first, second = np.triu_indices(n_stimuli, 1)
+    return (labels[first] * n_stimuli + labels[second]).astype(np.int32)
