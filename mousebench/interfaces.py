@@ -19,6 +19,9 @@ class Model(Protocol):
         Names in order of execution.
     fingerprint : mapping of str to str
         Everything that changes the numbers: hash of the weights, preprocessing, input size, seed, code.
+    intercept_only : bool, optional
+        True for a model that has no layers on purpose, the one that knows nothing. For any other model no layer is an
+        error.
     """
 
     @property
@@ -102,7 +105,10 @@ class Metric(Protocol):
         Parameters
         ----------
         layers : mapping of layer to Dataset
-            ``gram`` float64 (stimulus, stimulus_b), ``feature_sum`` (stimulus), attribute ``n_features``.
+            ``gram`` float64 (stimulus, stimulus_b), ``feature_sum`` (stimulus), attribute ``n_features``. An empty
+            mapping is the model that predicts a constant: its ``raw`` is 0, of every neuroid for a metric per neuroid,
+            unless the metric is named after a publication whose recipe gives a constant another value. Layers that
+            are all unusable are an error.
         target : DataArray
             Responses or RDM, its stimuli in the order of the layers'.
         seed : int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
@@ -187,6 +187,8 @@ class RsaNnls:
                 )
             progress = progress or Silent()
             progress.start("sites x partitions, with permutations", self.repeats * len(values))
+            if not rdms.names:
+                rdms = replace(rdms, pairs=np.empty((n_stimuli * (n_stimuli - 1) // 2, 0)))
             partitions = list(_partitions(n_stimuli, self.repeats, seed))
             pairs = permuted_pairs(n_stimuli, self.n_permutations, seed)
             outcomes = self.procedure(rdms, values, pairs, partitions, progress)
@@ -200,21 +202,21 @@ class RsaNnls:
             attrs["n_neuroids"] = target.n_neuroids
         if outcome is None or target.values is None:
             return xr.Dataset({"raw": np.nan}, attrs={**attrs, "notes": json.dumps(notes)})
-        names = np.array(rdms.names, dtype=str)
-        heaviest = int(outcome.weight.argmax())
-        if outcome.weight[heaviest] == 0:
-            notes.append("all weights are 0: no layer's RDM goes with the site's")
-        alone = pearson_columns(rdms.pairs, np.repeat(upper_triangle(target.values)[:, None], len(names), axis=1))
-        return xr.Dataset(
-            {
-                "raw": outcome.raw[0],
-                "null": ("permutation", outcome.raw[1:]),
+        by_layer: dict[str, object] = {"best_layer": ""}
+        if rdms.names:
+            names = np.array(rdms.names, dtype=str)
+            heaviest = int(outcome.weight.argmax())
+            if outcome.weight[heaviest] == 0:
+                notes.append("all weights are 0: no layer's RDM goes with the site's")
+            alone = pearson_columns(rdms.pairs, np.repeat(upper_triangle(target.values)[:, None], len(names), axis=1))
+            by_layer = {
                 "weight": ("layer", outcome.weight),
                 "layer_raw": ("layer", alone),
                 "best_layer": str(names[heaviest]) if outcome.weight[heaviest] > 0 else "",
-                **outcome.extra,
-            },
-            coords={"layer": ("layer", names)},
+                "layer": ("layer", names),
+            }
+        return xr.Dataset(
+            {"raw": outcome.raw[0], "null": ("permutation", outcome.raw[1:]), **by_layer, **outcome.extra},
             attrs={**attrs, "notes": json.dumps(notes)},
         )
 
