@@ -47,6 +47,21 @@ class Model(Protocol):
         ...
 
 
+class MadeOfData(Protocol):
+    """Optional: a model that is made of a benchmark's own data, such as one half of the trials.
+
+    It has the attributes of a Model, and is none until it has taken its data.
+    """
+
+    def take_from(self, benchmark: Benchmark, identifier: str) -> tuple[Model, Benchmark]:
+        """Return the model, and the benchmark of what is left: no number may be on both sides.
+
+        What is left has the sites, metrics and stimuli of the benchmark; a target's attribute ``notes`` says what was
+        taken. It is read anew for every run, so that the model is the same whatever sites are asked for.
+        """
+        ...
+
+
 class Benchmark(Protocol):
     """Stimuli, and for each site what the brain answered to them.
 
