@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -123,6 +123,47 @@ class Comparison:
         for name in ("targets", "target_hashes", "ceilings"):
             part.__dict__[name] = {site: getattr(self, name)[site] for site in sites}
         return part
+
+
+def together(comparisons: list[Comparison]) -> list[Comparison]:
+    """Return comparisons of one benchmark and the same sites with its stimuli and targets, made once for all of them.
+
+    Raises
+    ------
+    MousebenchError
+        If something is wrong with the benchmark, or a metric cannot use its targets.
+    """
+    first = comparisons[0]
+    _ = first.target_hashes
+    for other in comparisons[1:]:
+        other.__dict__.update(stimuli=first.stimuli, stimuli_hash=first.stimuli_hash, target_hashes=first.target_hashes)
+        other.__dict__["targets"] = other.accepting(first.targets)
+    return comparisons
+
+
+def bind(model: Named, comparisons: list[Comparison]) -> tuple[Named, list[Comparison]]:
+    """Return a model and the comparisons that it takes part in: the same, unless it is made of the benchmark's own data.
+
+    Such a model (``interfaces.MadeOfData``) comes back made, with comparisons of its own whose targets and ceilings are
+    those of what is left.
+
+    Parameters
+    ----------
+    model : Named
+    comparisons : list of Comparison
+        Of one benchmark and the same sites.
+    """
+    take = getattr(model.thing, "take_from", None)
+    if take is None:
+        return model, comparisons
+    first = comparisons[0]
+    benchmark = first.benchmark
+    with blaming(model, "model", f", on {benchmark.identifier}"):
+        made, rest = take(benchmark.thing, benchmark.identifier)
+    left = Named(benchmark.identifier, rest, benchmark.plugin)
+    own = [replace(comparison, benchmark=left) for comparison in comparisons]
+    own[0].__dict__.update(stimuli=first.stimuli, stimuli_hash=first.stimuli_hash)
+    return Named(model.identifier, made, model.plugin), together(own)
 
 
 def choose_sites(benchmark: Named, sites: Sequence[str] | None) -> list[str]:

@@ -19,6 +19,9 @@ class Model(Protocol):
         Names in order of execution.
     fingerprint : mapping of str to str
         Everything that changes the numbers: hash of the weights, preprocessing, input size, seed, code.
+    intercept_only : bool, optional
+        True for a model that has no layers on purpose, the one that knows nothing. For any other model no layer is an
+        error.
     """
 
     @property
@@ -40,6 +43,21 @@ class Model(Protocol):
         -------
         mapping of layer to float (image, feature)
             May be lazy: each layer is asked for once, in order.
+        """
+        ...
+
+
+class MadeOfData(Protocol):
+    """Optional: a model that is made of a benchmark's own data, such as one half of the trials.
+
+    It has the attributes of a Model, and is none until it has taken its data.
+    """
+
+    def take_from(self, benchmark: Benchmark, identifier: str) -> tuple[Model, Benchmark]:
+        """Return the model, and the benchmark of what is left: no number may be on both sides.
+
+        What is left has the sites, metrics and stimuli of the benchmark; a target's attribute ``notes`` says what was
+        taken. It is read anew for every run, so that the model is the same whatever sites are asked for.
         """
         ...
 
@@ -102,7 +120,10 @@ class Metric(Protocol):
         Parameters
         ----------
         layers : mapping of layer to Dataset
-            ``gram`` float64 (stimulus, stimulus_b), ``feature_sum`` (stimulus), attribute ``n_features``.
+            ``gram`` float64 (stimulus, stimulus_b), ``feature_sum`` (stimulus), attribute ``n_features``. An empty
+            mapping is the model that predicts a constant: its ``raw`` is 0, of every neuroid for a metric per neuroid,
+            unless the metric is named after a publication whose recipe gives a constant another value. Layers that
+            are all unusable are an error.
         target : DataArray
             Responses or RDM, its stimuli in the order of the layers'.
         seed : int

@@ -82,7 +82,7 @@ class Regressors:
     Parameters
     ----------
     pairs : float64 (pair, layer)
-        Standardised columns.
+        Standardised columns; without any, every prediction is the mean of its training pairs.
     partition : Partition
     """
 
@@ -251,6 +251,8 @@ def solve_nnls(upper: np.ndarray, cross: np.ndarray) -> np.ndarray:
     -------
     float64 (layer, target)
     """
+    if not len(upper):
+        return np.zeros(cross.shape)
     rotated = solve_triangular(upper, cross, trans="T", check_finite=False)
     if len(upper) == 1:
         return np.asarray(np.maximum(rotated / upper[0, 0], 0))
@@ -262,6 +264,8 @@ def solve_nnls(upper: np.ndarray, cross: np.ndarray) -> np.ndarray:
 
 def _cholesky(gram: np.ndarray) -> np.ndarray:
     """Return the upper Cholesky factor; dependent columns get a little ridge, which leaves the fit as it is."""
+    if not len(gram):
+        return gram
     scale = np.trace(gram) / len(gram)
     try:
         upper = cholesky(gram, check_finite=False)

@@ -25,7 +25,7 @@ class LayerRdms:
     names : list of str
         The layers that are left.
     pairs : float64 (pair, layer)
-        Upper triangles, each column with mean 0 and standard deviation 1.
+        Upper triangles, each column with mean 0 and standard deviation 1; (0, 0) without layers.
     sd : float64 (layer)
         Standard deviation of the columns before.
     notes : list of str
@@ -48,7 +48,7 @@ def layer_rdms(layers: Mapping[str, xr.Dataset], alike: float = COPY) -> LayerRd
 
     A layer whose features do not vary for some stimulus has no correlation RDM; one that answers alike to all stimuli
     has a constant one; both are left out with a note. Of layers with the same RDM (a linear rescaling, say) the first
-    is kept: as regressors they are one.
+    is kept: as regressors they are one. A model without layers gives no column.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def layer_rdms(layers: Mapping[str, xr.Dataset], alike: float = COPY) -> LayerRd
     Raises
     ------
     ContractViolation
-        If no layer is left.
+        If there are layers and none is left.
     """
     names, columns, constant = [], [], []
     for name in layers:
@@ -70,6 +70,8 @@ def layer_rdms(layers: Mapping[str, xr.Dataset], alike: float = COPY) -> LayerRd
         else:
             constant.append(name)
     notes = [f"layer {name} left out: it is constant and has no RDM" for name in constant]
+    if not names and not constant:
+        return LayerRdms([], np.empty((0, 0)), np.empty(0), ["no layers: every prediction is a constant"])
     if not columns:
         raise ContractViolation("no layer is left to score: all are constant", "look at the model's activations")
     pairs = np.column_stack(columns)

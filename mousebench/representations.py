@@ -123,6 +123,8 @@ def get(
         If the model's own code fails.
     """
     progress = progress or Silent()
+    if getattr(model, "intercept_only", False):
+        return _without_layers(model, stimuli, key or "")
     path = cache_path(name, key) if key else None
     cached = _read(path, key, progress)
     if cached is not None:
@@ -179,6 +181,20 @@ def _to_dataset(reductions: Reductions, stimuli: xr.DataArray, key: str) -> xr.D
             "extraction": json.dumps({"device": reductions.device, "torch": installed_version("torch")}),
         },
     )
+
+
+def _without_layers(model: Model, stimuli: xr.DataArray, key: str) -> Layers:
+    """Return the layers of a model that has none on purpose."""
+    if len(model.layers):
+        raise ContractViolation(f"the model is intercept_only and has {len(model.layers)} layer(s)")
+    n = stimuli.sizes["stimulus"]
+    empty = {
+        "gram": (("layer", "stimulus", "stimulus_b"), np.empty((0, n, n))),
+        "feature_sum": (("layer", "stimulus"), np.empty((0, n))),
+        "n_features": ("layer", np.empty(0, dtype=np.int64)),
+        "layer": ("layer", np.empty(0, dtype=str)),
+    }
+    return Layers(xr.Dataset(empty, attrs={"key": key, "notes": "[]", "extraction": "{}"}))
 
 
 def _reduce(model: Model, stimuli: xr.DataArray, device: str, progress: Progress) -> Reductions:

@@ -17,7 +17,7 @@ import xarray as xr
 
 from mousebench import scoring, store
 from mousebench.api import named, named_model
-from mousebench.comparison import Comparison, Named, choose_sites
+from mousebench.comparison import Comparison, Named, bind, choose_sites, together
 from mousebench.errors import MousebenchError, PluginBroken, StoreError
 from mousebench.plugins import Catalogue, discover
 from mousebench.progress import Progress
@@ -101,26 +101,23 @@ def _comparisons(request: Request, found: Catalogue, progress: Progress) -> list
     benchmark = named("benchmarks", request.benchmark, found)
     sites = choose_sites(benchmark, request.sites)
     metrics = [named("metrics", name, found) for name in request.metrics or benchmark.thing.metrics[:1]]
-    comparisons = [Comparison(benchmark, metric, sites, request.seed, progress) for metric in metrics]
-    first = comparisons[0]
-    _ = first.target_hashes  # what is wrong with the benchmark is said once, before any model is loaded
-    for other in comparisons[1:]:  # stimuli and targets are the benchmark's: made once
-        other.__dict__.update(stimuli=first.stimuli, stimuli_hash=first.stimuli_hash, target_hashes=first.target_hashes)
-        other.__dict__["targets"] = other.accepting(first.targets)
-    return comparisons
+    # what is wrong with the benchmark is said once, before any model is loaded
+    return together([Comparison(benchmark, metric, sites, request.seed, progress) for metric in metrics])
 
 
 def _start(
     name: str,
     request: Request,
     found: Catalogue,
-    comparisons: Sequence[Comparison],
+    comparisons: list[Comparison],
     pool: ProcessPoolExecutor | None,
     progress: Progress,
 ) -> list[tuple[str, str, _Pending | Done]]:
     """Load a model, get its layers if any site is not stored yet, and set the metrics to work on them."""
     try:
-        model = named_model(name, found)
+        model, own = bind(named_model(name, found), comparisons)
+        if own is not comparisons:  # workers make targets from identifiers, and would make the whole ones
+            comparisons, pool = own, None
         plans = [(comparison, *_plan(model, comparison, request, progress)) for comparison in comparisons]
         layers = None
         if any(todo for _, _, todo in plans):

@@ -13,7 +13,7 @@ import xarray as xr
 from threadpoolctl import threadpool_limits
 
 from mousebench import representations
-from mousebench.comparison import Comparison, Named, blaming, who
+from mousebench.comparison import Comparison, Named, bind, blaming, who
 from mousebench.errors import ContractViolation, PluginBroken
 from mousebench.interfaces import Metric, Model
 from mousebench.plugins import result_name
@@ -106,6 +106,7 @@ def score_model(
 ) -> xr.Dataset:
     """Score one model on all sites of a comparison, from nothing."""
     progress = progress or Silent()
+    model, (comparison,) = bind(model, [comparison])
     layers = representation(model, comparison, device, progress)
     scores = compare(layers, comparison, progress)
     return assemble(model, layers, comparison, scores, result_key(model, comparison))

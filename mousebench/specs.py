@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from mousebench.errors import ContractViolation
+from mousebench.errors import ContractViolation, UnknownIdentifier
 
 _NAME = r"[a-z0-9]+(?:[._-][a-z0-9]+)*"
 _IDENTIFIER = re.compile(rf"(?:{_NAME}/)?{_NAME}(?:@{_NAME})?")
@@ -64,6 +64,21 @@ def split_variant(identifier: str) -> tuple[str, str | None]:
     """Split ``name@variant`` into its two parts; the variant is None where there is none."""
     base, at, variant = identifier.partition("@")
     return (base, variant) if at else (identifier, None)
+
+
+def seed_of(name: str, variant: str | None) -> int:
+    """Return the seed that ``NAME@SEED`` names; 0 without a variant.
+
+    Raises
+    ------
+    UnknownIdentifier
+        If the variant is not a whole number in its plain form: ``@03`` would be a second name for ``@3``.
+    """
+    if variant is None:
+        return 0
+    if not variant.isdecimal() or variant != str(int(variant)):
+        raise UnknownIdentifier(f"model {name!r} has no variant {variant!r}", "its variants are seeds: 0, 1, 2 ...")
+    return int(variant)
 
 
 def file_name(identifier: str) -> str:

@@ -157,7 +157,7 @@ def test_list_as_json(cli: Cli) -> None:
 def test_show_a_model_a_benchmark_and_a_metric(cli: Cli) -> None:
     shown = {name: cli("show", name) for name in ("pixels", "rsa-nnls", "allen-ns-rdms")}
     assert all(done.code == 0 for done in shown.values())
-    assert "64 x 64" in shown["pixels"].out
+    assert "224 x 224" in shown["pixels"].out
     assert "mousebench" in shown["pixels"].out
     assert "Conwell" in shown["rsa-nnls"].out
     assert "responses" in shown["rsa-nnls"].out

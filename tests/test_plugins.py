@@ -281,9 +281,9 @@ def test_nonsense_is_unknown(wrong: str) -> None:
         discover().find("models", wrong)
 
 
-def test_pixels_has_no_variant() -> None:
-    with pytest.raises(UnknownIdentifier, match="'pixels' has no variants"):
-        discover().load("models", "pixels@x")
+def test_gabor_has_no_variant() -> None:
+    with pytest.raises(UnknownIdentifier, match="'gabor' has no variants"):
+        discover().load("models", "gabor@x")
 
 
 @pytest.mark.parametrize(

@@ -53,3 +53,19 @@ def test_trained_squeezenet_is_more_mouse_like_than_untrained_and_pixels(home: P
             # over 20 seeds: mean r -.096 to -.155, mean squared .011 to .027
             assert -0.16 < intercept.mean() < -0.09
             assert 0.01 < (intercept**2).mean() < 0.028
+
+
+@pytest.mark.slow
+def test_the_controls_stand_in_order_on_the_neuropixels_recordings(home: Path) -> None:
+    assert main(["fetch", "allen-ns-ephys", "--from", str(REAL)]) == 0
+    names = ("intercept-only", "noise", "pixels", "gabor", "brain@animals", "brain")
+    sites = ["VISp", "VISal"]  # both have several animals
+    raw = {
+        name: mb.score(model=name, benchmark="allen-ns-ephys", metric=quick_metric(False), sites=sites)["raw"].values
+        for name in names
+    }
+    assert (raw["intercept-only"] == 0).all()
+    assert (abs(raw["noise"]) < 0.05).all()
+    for low, high in (("noise", "pixels"), ("noise", "gabor"), ("pixels", "brain@animals"), ("brain@animals", "brain")):
+        assert (raw[low] < raw[high]).all(), (low, high)
+    assert (raw["brain"] > 0.85).all()

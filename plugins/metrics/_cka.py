@@ -15,7 +15,7 @@ from mousebench.nnls import Partition
 from mousebench.progress import Progress
 from mousebench.rdms import LayerRdms, TargetRdm, usable_neuroids
 from mousebench.reliability import half_masks, half_means
-from mousebench_plugins.metrics._rdm_metric import N_SPLITS, Held, Outcome, RdmMetric, fisher_mean
+from mousebench_plugins.metrics._rdm_metric import N_SPLITS, Held, Outcome, RdmMetric, constant_outcomes, fisher_mean
 
 _CHUNK = 128  # permutations at a time: bounds the memory
 _CONSTANT = 1e-12
@@ -45,6 +45,8 @@ def best_layer(
     dict of site to Outcome
         ``weight`` is the share of folds in which a layer was chosen.
     """
+    if not layers.names:
+        return constant_outcomes(sites, labels)
     n_stimuli = len(labels)
     first, second = np.triu_indices(n_stimuli, 1)
     place = np.zeros((n_stimuli, n_stimuli), dtype=int)
@@ -141,7 +143,9 @@ class Cka(RdmMetric):
             else:
                 constant.append(name)
         notes = [f"layer {name} left out: it answers alike to all stimuli" for name in constant]
-        if layers and not columns:
+        if not layers:
+            return LayerRdms([], np.empty((0, 0)), np.empty(0), ["no layers: every prediction is a constant"])
+        if not columns:
             raise ContractViolation("no layer is left to score: all are constant", "look at the model's activations")
         pairs = np.column_stack(columns)
         sd = np.linalg.norm(pairs, axis=0)

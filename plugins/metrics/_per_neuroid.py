@@ -227,7 +227,7 @@ class PerNeuroid:
             basis, _, all_sites = made[chosen[site]]
             predicted[site] = all_sites[:, part] if all_sites is not None else self.predict(basis, everyone[:, part])
         if with_curve:
-            r = {name: _r(everything, tested) for name, (_, _, everything) in made.items()}
+            r = {name: _r(predictions, tested) for name, (_, _, predictions) in made.items() if predictions is not None}
             curve = {
                 site: np.array([np.median(values[part]) for values in r.values()]) for site, part in members.items()
             }
@@ -285,7 +285,7 @@ class PerNeuroid:
         labels = {"neuroid_id": ("neuroid", target["neuroid_id"].values)}
         raw = np.full(len(site.usable), np.nan)
         if not folds or not n_usable:
-            raw[site.usable] = 0.0  # a constant prediction explains nothing
+            raw[site.usable] = 0.0  # no layers: a constant prediction explains nothing
             return xr.Dataset({"raw": ("neuroid", raw)}, coords=labels, attrs=attrs)
         draws = np.full((self.n_bootstraps, len(raw)), np.nan, dtype=np.float32)
         by_fold = zip(held[name], folds, strict=True)

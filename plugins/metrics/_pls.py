@@ -29,7 +29,7 @@ class Pls(PerNeuroid):
         self.n_components = n_components
 
     @property
-    def fit_words(self) -> str:  # type: ignore[override]
+    def fit_words(self) -> str:
         """What is fitted."""
         return f"PLS1 of each neuroid, {self.n_components} components, features centred in the fold and not scaled"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import xarray as xr
@@ -78,6 +78,11 @@ def fisher_mean(r: np.ndarray) -> np.ndarray:
     there = np.isfinite(z)
     count = there.sum(0)
     return np.tanh(np.divide(np.where(there, z, 0).sum(0), count, out=np.full(count.shape, np.nan), where=count > 0))
+
+
+def constant_outcomes(sites: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, Outcome]:
+    """Return what a model without layers gives: constant predictions, which explain nothing."""
+    return {site: Outcome(np.zeros(labels.shape[1]), np.empty(0), [], {"intercept_only": 0.0}) for site in sites}
 
 
 class RdmMetric:
@@ -185,6 +190,8 @@ class RdmMetric:
                 )
             progress = progress or Silent()
             progress.start("sites x partitions, with permutations", self.repeats * len(values))
+            if not rdms.names:
+                rdms = replace(rdms, pairs=np.empty((n_stimuli * (n_stimuli - 1) // 2, 0)))
             partitions = list(make_partitions(n_stimuli, self.repeats, seed))
             labels = permuted_labels(n_stimuli, self.n_permutations, seed)
             outcomes = self.procedure(rdms, values, labels, partitions, progress)
@@ -210,23 +217,28 @@ class RdmMetric:
             attrs["n_neuroids"] = site.n_neuroids
         if outcome is None or by_images is None or site.values is None:
             return xr.Dataset({"raw": np.nan}, attrs={**attrs, "notes": json.dumps(notes)})
-        names = np.array(rdms.names, dtype=str)
-        heaviest = int(outcome.weight.argmax()) if len(names) else -1
-        best = heaviest >= 0 and outcome.weight[heaviest] > 0
-        if not best:
-            notes.append(f"all weights are 0: no layer's {self.what} goes with the site's")
+        by_layer: dict[str, object] = {"best_layer": ""}
+        if rdms.names:
+            names = np.array(rdms.names, dtype=str)
+            heaviest = int(outcome.weight.argmax())
+            best = outcome.weight[heaviest] > 0
+            if not best:
+                notes.append(f"all weights are 0: no layer's {self.what} goes with the site's")
+            by_layer = {
+                "weight": ("layer", outcome.weight),
+                "layer_raw": ("layer", self._alone(rdms, site.values)),
+                "best_layer": str(names[heaviest]) if best else "",
+                "layer": ("layer", names),
+            }
         draws, about = self._draws(outcome, by_images, target, seed)
         return xr.Dataset(
             {
                 "raw": outcome.raw[0],
                 "null": ("permutation", outcome.raw[1:]),
                 "bootstrap": ("bootstrap", draws),
-                "weight": ("layer", outcome.weight),
-                "layer_raw": ("layer", self._alone(rdms, site.values)),
-                "best_layer": str(names[heaviest]) if best else "",
+                **by_layer,
                 **outcome.extra,
             },
-            coords={"layer": ("layer", names)},
             attrs={**attrs, "notes": json.dumps([*notes, *about])},
         )
 
@@ -247,6 +259,8 @@ class RdmMetric:
         n_stimuli = len(next(iter(values.values())))
         images = image_counts(n_stimuli, seed, self.n_bootstraps)
         first, second = np.triu_indices(n_stimuli, 1)
+        if not next(iter(outcomes.values())).held:  # nothing was predicted
+            return dict.fromkeys(outcomes, np.zeros(self.n_bootstraps))
         folds = []
         for held in zip(*(outcome.held for outcome in outcomes.values()), strict=True):
             pair = held[0].pair
@@ -262,6 +276,8 @@ class RdmMetric:
         if check_target(target) == "rdm":
             note = "the interval knows the sampling of images, not that of neurons: the RDM comes without them"
             return two_factor(outcome.raw[0], by_images), [note]
+        if not outcome.held:
+            return np.full(self.n_bootstraps, outcome.raw[0]), []
         means, counts, notes = self._neuroids(target, seed)
         resampled = self.resampled(means, counts)
         folds = []

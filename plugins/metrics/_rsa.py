@@ -9,7 +9,7 @@ import numpy as np
 from mousebench.nnls import Moments, Partition, Regressors
 from mousebench.progress import Progress
 from mousebench.rdms import LayerRdms
-from mousebench_plugins.metrics._rdm_metric import Held, Outcome, RdmMetric, fisher_mean, permuted_pairs
+from mousebench_plugins.metrics._rdm_metric import Held, Outcome, RdmMetric, constant_outcomes, fisher_mean, permuted_pairs
 
 
 def best_layer(
@@ -34,6 +34,8 @@ def best_layer(
     dict of site to Outcome
         ``weight`` is the share of folds in which a layer was chosen.
     """
+    if not rdms.names:
+        return constant_outcomes(sites, labels)
     pairs = permuted_pairs(labels)
     r: dict[str, list[np.ndarray]] = {site: [] for site in sites}
     held: dict[str, list[Held]] = {site: [] for site in sites}

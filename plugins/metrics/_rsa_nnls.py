@@ -145,7 +145,7 @@ class RsaNnls(RdmMetric):
     ) -> dict[str, xr.Dataset]:
         """Score sites together; ``raw_10_layers`` beside raw is that of 10 layers evenly spaced in depth."""
         scores = super().score_sites(layers, targets, seed, progress)
-        if self.procedure is not leak_free:
+        if self.procedure is not leak_free or not layers:
             return scores
         few = self._few_layers(layers, targets, seed)
         return {site: score.assign(raw_10_layers=few[site]) for site, score in scores.items()}
