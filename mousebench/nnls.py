@@ -13,8 +13,13 @@ from itertools import pairwise
 import numpy as np
 from scipy.linalg import LinAlgError, cholesky, solve_triangular
 from scipy.optimize import nnls
+from scipy.sparse import csr_array
 
 _JITTER = 1e-10  # share of the mean diagonal, added where layers are linearly dependent
+_FLAT = 1e-12  # a gradient below this share of the largest covariance is rounding
+_MAX_ACTIVE = 64  # layers that a target may have in lockstep
+_MANY = 5000  # layers x targets from which lockstep is faster than one target at a time
+_CHUNK = 1024  # targets at a time
 
 
 def kfold(n_stimuli: int, n_folds: int, random_state: int) -> np.ndarray:
@@ -67,13 +72,13 @@ class Partition:
 
 @dataclass(frozen=True)
 class Factor:
-    """What the fits of one fold share: the Cholesky factor of the centred Gram of the training pairs."""
+    """What the fits of one fold share: the centred Gram of the training pairs."""
 
     fold: int
     train: np.ndarray
     n: float
     mean_x: np.ndarray
-    upper: np.ndarray
+    gram: np.ndarray
 
 
 class Regressors:
@@ -100,7 +105,7 @@ class Regressors:
             total = _sum_blocks(train, products)
             n, mean_x = total[-1, -1], total[:-1, -1] / total[-1, -1]
             centred = total[:-1, :-1] - n * np.outer(mean_x, mean_x)
-            yield Factor(fold, train, float(n), mean_x, _cholesky(centred))
+            yield Factor(fold, train, float(n), mean_x, _definite(centred))
 
     def moments(self, y: np.ndarray) -> Moments:
         """Reduce target RDMs to their sums over blocks.
@@ -130,7 +135,7 @@ class Regressors:
         """
         mean_y = _sum_blocks(factor.train, moments.sum_y) / factor.n
         cross = _sum_blocks(factor.train, moments.sum_xy) - factor.n * np.outer(factor.mean_x, mean_y)
-        weight = solve_nnls(factor.upper, cross)
+        weight = solve_nnls(factor.gram, cross)
         return weight, mean_y - factor.mean_x @ weight
 
     def score_within(self, moments: Moments) -> WithinScores:
@@ -237,13 +242,16 @@ def _sum_blocks(train: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.asarray(total.reshape(values.shape[1:]))
 
 
-def solve_nnls(upper: np.ndarray, cross: np.ndarray) -> np.ndarray:
+def solve_nnls(gram: np.ndarray, cross: np.ndarray) -> np.ndarray:
     """Minimise |y - x w| over w >= 0 for many y.
+
+    Many targets are solved in lockstep (`_lockstep`). Where they are few, and for those that keep many layers,
+    ``scipy.optimize.nnls`` on the Cholesky factor is faster. The two differ by rounding.
 
     Parameters
     ----------
-    upper : float64 (layer, layer)
-        Cholesky factor R of x'x = R'R.
+    gram : float64 (layer, layer)
+        x'x, positive definite.
     cross : float64 (layer, target)
         x'y.
 
@@ -251,29 +259,112 @@ def solve_nnls(upper: np.ndarray, cross: np.ndarray) -> np.ndarray:
     -------
     float64 (layer, target)
     """
-    if not len(upper):
+    if not len(gram):
         return np.zeros(cross.shape)
-    rotated = solve_triangular(upper, cross, trans="T", check_finite=False)
-    if len(upper) == 1:
-        return np.asarray(np.maximum(rotated / upper[0, 0], 0))
-    weight = np.zeros(rotated.shape)
-    for column in np.flatnonzero((cross > 0).any(0)):  # without one positive correlation all weights are 0
-        weight[:, column] = nnls(upper, rotated[:, column])[0]
+    if len(gram) == 1:
+        return np.asarray(np.maximum(cross / gram, 0))
+    weight = np.zeros(cross.shape)
+    rest = np.flatnonzero((cross > 0).any(0))  # without one positive correlation all weights are 0
+    if rest.size * len(gram) >= _MANY:
+        parts = [rest[start : start + _CHUNK] for start in range(0, rest.size, _CHUNK)]
+        solved = []
+        for part in parts:
+            weight[:, part], done = _lockstep(gram, cross[:, part])
+            solved.append(done)
+        rest = rest[~np.concatenate(solved)]
+    if rest.size:
+        upper = cholesky(gram, check_finite=False)
+        rotated = solve_triangular(upper, cross[:, rest], trans="T", check_finite=False)
+        for target, column in zip(rest, rotated.T, strict=True):
+            weight[:, target] = nnls(upper, column)[0]
     return weight
 
 
-def _cholesky(gram: np.ndarray) -> np.ndarray:
-    """Return the upper Cholesky factor; dependent columns get a little ridge, which leaves the fit as it is."""
+def _lockstep(gram: np.ndarray, cross: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Take all targets through the active-set method of Lawson and Hanson (1974) together.
+
+    A round gives each unfinished target the layer with the steepest gradient and solves for the layers that it then
+    has, a stack of small systems; layers whose weights would turn negative leave. The weak targets of a null keep two to
+    twenty layers however many there are, so the work per target hardly grows with the number of layers.
+
+    Parameters
+    ----------
+    gram, cross
+        As in `solve_nnls`.
+
+    Returns
+    -------
+    weight : float64 (layer, target)
+    solved : bool (target)
+        False for a target that wants more than ``_MAX_ACTIVE`` layers, or goes round in circles by rounding.
+    """
+    n_layers, n_targets = cross.shape
+    n_slots = min(n_layers, _MAX_ACTIVE)
+    goal = np.ascontiguousarray(cross.T)
+    flat = _FLAT * np.abs(goal).max(1)
+    # each target has slots; a used one holds a layer and its weight
+    layer = np.zeros((n_targets, n_slots), dtype=np.intp)
+    used = np.zeros((n_targets, n_slots), dtype=bool)
+    value = np.zeros((n_targets, n_slots))
+    solved = np.zeros(n_targets, dtype=bool)
+    live = np.arange(n_targets)
+    width = 0  # slots in use by any target
+    for _ in range(3 * n_slots):
+        gradient = goal[live] - _sparse(layer[live, :width], value[live, :width], used[live, :width], n_layers) @ gram
+        target, slot = used[live].nonzero()
+        gradient[target, layer[live[target], slot]] = -np.inf
+        steepest = gradient.argmax(1)
+        goes_on = gradient.max(1) > flat[live]
+        solved[live[~goes_on]] = True
+        goes_on &= ~used[live].all(1)
+        live, steepest = live[goes_on], steepest[goes_on]
+        if not live.size:
+            break
+        slot = used[live].argmin(1)
+        layer[live, slot], used[live, slot], value[live, slot] = steepest, True, 0
+        width = max(width, int(slot.max()) + 1)
+        moving = live
+        while moving.size:
+            has, old = used[moving, :width], value[moving, :width]
+            new = _solve_subsets(gram, goal[moving], layer[moving, :width], has)
+            negative = has & (new <= 0)
+            # go towards the solution until the first weight is 0; its layer leaves, and the others are solved again
+            share = np.where(negative, 0.0, np.inf)
+            np.divide(old, old - new, out=share, where=negative & (old > 0))
+            step = np.minimum(share.min(1, keepdims=True), 1)
+            leaves = negative & (share <= step)
+            value[moving, :width] = np.where(leaves, 0, np.where(step < 1, old + step * (new - old), new))
+            used[moving, :width] = has & ~leaves
+            moving = moving[leaves.any(1)]
+    return _sparse(layer, value, used, n_layers).toarray().T, solved
+
+
+def _sparse(layer: np.ndarray, value: np.ndarray, used: np.ndarray, n_layers: int) -> csr_array:
+    """Return weights (target, layer) from slots (target, slot)."""
+    starts = np.concatenate([[0], used.sum(1).cumsum()])
+    return csr_array((value[used], layer[used], starts), shape=(len(layer), n_layers))
+
+
+def _solve_subsets(gram: np.ndarray, goal: np.ndarray, layer: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """Return the least-squares weights (target, slot) of the layers that each target has; 0 in unused slots."""
+    both = used[:, :, None] & used[:, None, :]
+    # an unused slot is an equation of its own, 1 w = 0
+    systems = np.where(both, gram[layer[:, :, None], layer[:, None, :]], np.eye(layer.shape[1]))
+    right = np.where(used, np.take_along_axis(goal, layer, 1), 0)
+    return np.asarray(np.linalg.solve(systems, right[:, :, None])[:, :, 0])
+
+
+def _definite(gram: np.ndarray) -> np.ndarray:
+    """Return a Gram that has an inverse; dependent columns get a little ridge, which leaves the fit as it is."""
     if not len(gram):
         return gram
     scale = np.trace(gram) / len(gram)
     try:
-        upper = cholesky(gram, check_finite=False)
-        if np.diag(upper).min() ** 2 > _JITTER * scale:
-            return np.asarray(upper)
+        if np.diag(cholesky(gram, check_finite=False)).min() ** 2 > _JITTER * scale:
+            return gram
     except LinAlgError:
         pass
-    return np.asarray(cholesky(gram + _JITTER * scale * np.eye(len(gram))))
+    return np.asarray(gram + _JITTER * scale * np.eye(len(gram)))
 
 
 def _pearson(

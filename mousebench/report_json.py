@@ -25,6 +25,7 @@ def _result(result: xr.Dataset) -> dict[str, Any]:
         "simulated": bool(attrs["simulated"]),
         "sites": [_site(result.isel(site=number)) for number in range(result.sizes["site"])],
         "mean_score": _number(attrs["mean_score"]),
+        "mean_ci": _pair(_number(attrs["mean_score_low"]), _number(attrs["mean_score_high"])),
         "notes": json.loads(attrs["notes"]),
         "definition": json.loads(attrs["definition"]),
         "provenance": json.loads(attrs["provenance"]),
@@ -39,17 +40,21 @@ def _site(site: xr.Dataset) -> dict[str, Any]:
         number = value(name)
         return None if number is None or number < 0 else int(number)
 
-    low, high = value("ci_low"), value("ci_high")
     row = {
         "site": str(site["site"].item()),
         **{name: value(name) for name in ("raw", "ceiling", "score", "explained")},
-        "ci": None if low is None or high is None else [low, high],
+        "ci": _pair(value("ci_low"), value("ci_high")),
+        "raw_ci": _pair(value("raw_low"), value("raw_high")),
         "null": {"mean": value("null_mean"), "p": value("null_p"), "intercept_only": value("intercept_only")},
         **{name: count(name) for name in ("n_stimuli", "n_neuroids", "n_layers")},
         "best_layer": str(site["best_layer"].item()) or None,
         "notes": json.loads(site["notes"].item()),
     }
     return {**row, "r2": value("r2")} if "r2" in site else row
+
+
+def _pair(low: float | None, high: float | None) -> list[float] | None:
+    return None if low is None or high is None else [low, high]
 
 
 def _number(value: Any) -> float | None:

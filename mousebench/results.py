@@ -12,11 +12,12 @@ import xarray as xr
 from mousebench.comparison import Comparison, Named
 from mousebench.provenance import describe_plugin, environment
 from mousebench.representations import Layers
+from mousebench.resampling import interval, neuroid_counts, two_factor, weighted_median
 from mousebench.store import FORMAT, only_sites
 
 CEILING_FLOOR = 0.1  # below this ceiling a ratio says more of the noise than of the model
-LEVEL = 0.95
-_PER_SITE = ("raw", "ceiling", "null", "bootstrap", "best_layer", "weight", "layer_raw")
+_PER_SITE = ("raw", "ceiling", "null", "null_raw", "bootstrap", "best_layer", "weight", "layer_raw")
+_STACKED = (("null", "permutation"), ("weight", "layer"), ("layer_raw", "layer"), ("component_raw", "component"))
 
 
 def assemble(
@@ -27,15 +28,26 @@ def assemble(
     Returns
     -------
     Dataset
-        Along ``site``: raw, ceiling, score, explained, ci_low, ci_high, null_mean, null_p, n_stimuli, n_neuroids,
+        Along ``site``: raw, ceiling, score, explained, ci_low, ci_high, raw_low, raw_high, null_mean, null_p, n_stimuli, n_neuroids,
         n_layers, best_layer, notes (JSON), target_sha256, and whatever else the metric gives; attributes model,
         benchmark, metric, their versions, seed, mean_score, simulated, notes and provenance (JSON).
     """
-    rows = [_site_row(site, scores[site], comparison) for site in comparison.sites]
+    draws = {
+        site: site_draws(
+            scores[site],
+            comparison.ceilings[site],
+            comparison.metric.thing.normalisation,
+            comparison.targets[site],
+            comparison.seed,
+        )
+        for site in comparison.sites
+    }
+    rows = [_site_row(site, scores[site], draws[site], comparison) for site in comparison.sites]
     columns = {name: ("site", np.array([row.get(name, np.nan) for row in rows])) for name in _names(rows)}
     result = xr.Dataset(columns, coords={"site": ("site", np.array(comparison.sites, dtype=str))})
-    for name, dim in (("null", "permutation"), ("weight", "layer"), ("layer_raw", "layer"), ("bootstrap", "bootstrap")):
+    for name, dim in _STACKED:
         result = result.merge(_stacked(name, dim, scores, comparison.sites))
+    result = result.merge(_stacked_draws(draws))
     result = result.merge(_by_neuroid(scores, comparison))
     definition = next(iter(scores.values())).attrs.get("definition", "{}")
     return result.assign_attrs(
@@ -57,17 +69,30 @@ def assemble(
 
 
 def with_mean_score(result: xr.Dataset) -> xr.Dataset:
-    """Return the result with the mean of its sites' scores; NaN if no site has one."""
+    """Return the result with the mean of its sites' scores and its interval; NaN if no site has one."""
     scores = result["score"].values
     there = np.isfinite(scores)
-    return result.assign_attrs(mean_score=float(scores[there].mean()) if there.any() else float("nan"))
+    mean = float(scores[there].mean()) if there.any() else float("nan")
+    low, high = interval(mean_draws(result)) if there.any() else (mean, mean)
+    return result.assign_attrs(mean_score=mean, mean_score_low=low, mean_score_high=high)
+
+
+def mean_draws(result: xr.Dataset) -> np.ndarray:
+    """Return draws (bootstrap) of the mean over the sites that have a score; images are the same in all sites."""
+    if "score_draws" not in result:
+        return np.array([np.nan])
+    draws = result["score_draws"].values[np.isfinite(result["score"].values)].astype(float)
+    draws = draws[np.isfinite(draws).all(1)]
+    return np.asarray(draws.mean(0)) if len(draws) else np.array([np.nan])
 
 
 def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
-def _site_row(site: str, score: xr.Dataset, comparison: Comparison) -> dict[str, Any]:
+def _site_row(
+    site: str, score: xr.Dataset, draws: tuple[np.ndarray, np.ndarray], comparison: Comparison
+) -> dict[str, Any]:
     """Return everything of one site that is one number or one text."""
     ceiling = comparison.ceilings[site]
     told = (comparison.targets[site], score, ceiling)
@@ -76,7 +101,12 @@ def _site_row(site: str, score: xr.Dataset, comparison: Comparison) -> dict[str,
     null = score["null"].values if "null" in score else np.empty(0)
     if np.isnan(raw):
         notes.append("no score: the metric gives no number here")
-    low, high = _interval(score, ceiling, comparison.metric.thing.normalisation)
+    raw_draws, score_draws = draws
+    low, high = interval(score_draws)
+    raw_low, raw_high = interval(raw_draws)
+    tested = float(score["null_raw"]) if "null_raw" in score else raw
+    if score["raw"].ndim and top > 0:
+        notes.append(f"ratio of medians over neuroids: {raw / top:.3f}")
     extras = {str(n): v.item() for n, v in score.data_vars.items() if n not in _PER_SITE and v.ndim == 0}
     best = score["best_layer"].item() if "best_layer" in score else ""
     return {
@@ -86,8 +116,10 @@ def _site_row(site: str, score: xr.Dataset, comparison: Comparison) -> dict[str,
         "explained": np.sign(normalised) * normalised**2,
         "ci_low": low,
         "ci_high": high,
+        "raw_low": raw_low,
+        "raw_high": raw_high,
         "null_mean": null.mean() if null.size else np.nan,
-        "null_p": (1 + (null >= raw).sum()) / (1 + null.size) if null.size and np.isfinite(raw) else np.nan,
+        "null_p": (1 + (null >= tested).sum()) / (1 + null.size) if null.size and np.isfinite(tested) else np.nan,
         "n_stimuli": comparison.stimuli.sizes["stimulus"],
         "n_neuroids": float(score.attrs.get("n_neuroids", score["raw"].size if score["raw"].ndim else np.nan)),
         "n_layers": int(score.attrs.get("n_layers", -1)),
@@ -124,19 +156,51 @@ def _median(values: np.ndarray) -> float:
     return float(np.median(there)) if there.size else float("nan")
 
 
-def _interval(score: xr.Dataset, ceiling: xr.Dataset, normalisation: str) -> tuple[float, float]:
+def site_draws(
+    score: xr.Dataset, ceiling: xr.Dataset, normalisation: str, target: xr.DataArray, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return draws of raw and of score, float64 (bootstrap) each; NaN where there are none.
+
+    A change of the ceiling changes the score as well, to first order: a ratio of draws would run away where a ceiling is
+    small. The metric resamples images; for a metric per neuroid the neuroids are resampled here.
+
+    Parameters
+    ----------
+    score, ceiling : Dataset
+        What the metric gives; ``bootstrap`` along bootstrap, and along neuroid if raw is.
+    normalisation : str
+    target : DataArray
+    seed : int
+    """
     if "bootstrap" not in score:
-        return float("nan"), float("nan")
-    draws = score["bootstrap"]
-    values = [
-        normalise(draws.isel(bootstrap=i), ceiling["ceiling"], normalisation, [])[2]
-        for i in range(draws.sizes["bootstrap"])
-    ]
-    tail = (1 - LEVEL) / 2
-    if not np.isfinite(values).any():
-        return float("nan"), float("nan")
-    low, high = np.nanquantile(values, [tail, 1 - tail])
-    return float(low), float(high)
+        return np.array([np.nan]), np.array([np.nan])
+    raw, draws = score["raw"].values.astype(float), _draws_first(score)
+    top = np.broadcast_to(np.asarray(ceiling["ceiling"].values, dtype=float), raw.shape)
+    top = np.where(top >= CEILING_FLOOR, top, np.nan)
+    tops = _draws_first(ceiling) if "bootstrap" in ceiling else top
+    if normalisation == "squared":
+        normalised, slope = raw**2 / top, 2 * raw / top
+    else:
+        normalised, slope = raw / top, 1 / top
+    scores = normalised + slope * (draws - raw) - normalised / top * (tops - top)
+    if not raw.ndim:
+        return draws, scores
+    counts = neuroid_counts(target, seed, len(draws))
+    scale = float(score.attrs.get("image_scale", 1.0))
+    return _about_median(raw, draws, counts, scale), _about_median(normalised, scores, counts, scale)
+
+
+def _draws_first(dataset: xr.Dataset) -> np.ndarray:
+    return np.asarray(dataset["bootstrap"].transpose("bootstrap", ...).values, dtype=float)
+
+
+def _about_median(values: np.ndarray, draws: np.ndarray, counts: np.ndarray, scale: float) -> np.ndarray:
+    """Return draws of the median over neuroids, from (neuroid), (bootstrap, neuroid) and counts (bootstrap, neuroid)."""
+    there = np.isfinite(values) & np.isfinite(draws).all(0)
+    if not there.any():
+        return np.full(len(draws), np.nan)
+    by_neuroids = weighted_median(np.where(there, values, np.nan), counts)
+    return two_factor(_median(values), np.median(draws[:, there], axis=1), by_neuroids, scale)
 
 
 def _stacked(name: str, dim: str, scores: Mapping[str, xr.Dataset], sites: Sequence[str]) -> xr.Dataset:
@@ -149,6 +213,17 @@ def _stacked(name: str, dim: str, scores: Mapping[str, xr.Dataset], sites: Seque
     coords = {dim: first[dim].values} if dim in first.coords else {}
     values = np.stack([parts[site].values if site in parts else empty for site in sites])
     return xr.Dataset({name: (("site", dim), values)}, coords=coords)
+
+
+def _stacked_draws(draws: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> xr.Dataset:
+    """Return ``raw_draws`` and ``score_draws`` float32 (site, bootstrap); nothing where no site has any."""
+    size = max(len(raw) for raw, _ in draws.values())
+    if size == 1:
+        return xr.Dataset()
+    nothing = np.full(size, np.nan)
+    rows = [(raw, score) if len(raw) == size else (nothing, nothing) for raw, score in draws.values()]
+    both = np.array(rows, dtype=np.float32)
+    return xr.Dataset({"raw_draws": (("site", "bootstrap"), both[:, 0]), "score_draws": (("site", "bootstrap"), both[:, 1])})
 
 
 def _by_neuroid(scores: Mapping[str, xr.Dataset], comparison: Comparison) -> xr.Dataset:
@@ -175,7 +250,7 @@ def _result_notes(layers: Layers, scores: Mapping[str, xr.Dataset], comparison: 
     if comparison.simulated:
         notes.append("simulated data: the score says nothing of a mouse")
     if not any("bootstrap" in score for score in scores.values()):
-        notes.append("no intervals: the metric draws no bootstrap yet")
+        notes.append("no intervals: the metric draws no bootstrap")
     return notes
 
 

@@ -16,7 +16,7 @@ from mousebench.home import home
 from mousebench.plugins import result_name
 from mousebench.specs import file_name
 
-FORMAT = 1
+FORMAT = 2  # 2: draws of raw and score
 
 
 def default_results() -> Path:

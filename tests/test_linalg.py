@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from mousebench.linalg import correlation_rdm, gram, pearson_columns, upper_triangle
+from mousebench.linalg import correlation_rdm, gram, pearson_columns, upper_triangle, weighted_pearson
 
 
 def features(n_images: int, width: int, seed: int = 0) -> np.ndarray:
@@ -164,3 +164,76 @@ def test_pearson_of_a_column_that_does_not_vary_is_nan() -> None:
     r = pearson_columns(a, b)
     assert np.isnan(r[:2]).all()
     assert r[2] == pytest.approx(-1, abs=1e-12)
+
+
+def test_pearson_columns_takes_leading_dimensions() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(3, 12, 5)), rng.normal(size=(12, 5))
+    a[1, :, 2] = 0.1
+    found = pearson_columns(a, b)
+    assert found.shape == (3, 5)
+    for entry in range(3):
+        np.testing.assert_array_equal(found[entry], pearson_columns(a[entry], b))
+    assert np.isnan(found[1, 2])
+    assert np.isnan(found).sum() == 1
+
+
+# weighted Pearson r
+
+
+def counts(n: int, draws: int, seed: int = 0) -> np.ndarray:
+    """Return how often each of n observations is in each draw of a bootstrap."""
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws).astype(float)
+
+
+@pytest.mark.parametrize("offset", [0, 1e4])
+def test_weighted_pearson_with_counts_is_pearson_of_repeated_rows(offset: float) -> None:
+    rng = np.random.default_rng(1)
+    a = rng.normal(size=(24, 7)) + offset
+    b = a + rng.normal(size=(24, 7)) - 3 * offset
+    weights = counts(24, 50)
+    found = weighted_pearson(a, b, weights)
+    assert found.shape == (50, 7)
+    for draw in range(50):
+        rows = np.repeat(np.arange(24), weights[draw].astype(int))
+        for column in range(7):
+            expected = np.corrcoef(a[rows, column], b[rows, column])[0, 1]
+            # an offset costs its share of digits, in corrcoef too
+            assert found[draw, column] == pytest.approx(expected, abs=1e-12 * max(1, offset))
+
+
+def test_weighted_pearson_with_equal_weights_is_pearson() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(24, 300)), rng.normal(size=(24, 300))
+    found = weighted_pearson(a, b, np.full((2, 24), 0.3))
+    np.testing.assert_allclose(found, np.broadcast_to(pearson_columns(a, b), found.shape), rtol=0, atol=1e-13)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**31), scale=st.floats(1e-100, 1e100), factor=st.floats(1e-3, 1e3))
+def test_weighted_pearson_does_not_depend_on_units(seed: int, scale: float, factor: float) -> None:
+    rng = np.random.default_rng(seed)
+    a, b, weights = rng.normal(size=(10, 4)), rng.normal(size=(10, 4)), rng.random((5, 10))
+    expected = weighted_pearson(a, b, weights)
+    np.testing.assert_allclose(weighted_pearson(-scale * a, b, factor * weights), -expected, rtol=0, atol=1e-11)
+
+
+def test_the_chunks_of_weighted_pearson_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    a, b, weights = rng.normal(size=(24, 50)), rng.normal(size=(24, 50)), counts(24, 20)
+    expected = weighted_pearson(a, b, weights)
+    for size in (1, 60, 20 * 49):
+        monkeypatch.setattr("mousebench.linalg._MOMENTS", size)
+        np.testing.assert_allclose(weighted_pearson(a, b, weights), expected, rtol=0, atol=1e-13)
+
+
+def test_weighted_pearson_is_nan_where_nothing_varies() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(10, 4)) + 5, rng.normal(size=(10, 4))
+    a[:, 1] = 0.1  # never varies
+    a[:5, 2] = 0.7  # does not vary over the first five
+    b[:, 3] = np.nan
+    weights = np.array([np.ones(10), np.r_[2.0, 1, 0, 3, 1, np.zeros(5)], np.r_[0, 7.0, np.zeros(8)], np.zeros(10)])
+    found = weighted_pearson(a, b, weights)
+    expected = [[False, True, False, True], [False, True, True, True], [True] * 4, [True] * 4]
+    assert np.array_equal(np.isnan(found), expected)

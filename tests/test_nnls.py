@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.linalg import cholesky
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.optimize import nnls
 from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import KFold
@@ -222,12 +223,25 @@ def test_a_fold_of_one_image_has_no_pairs_and_no_score() -> None:
 # the solver
 
 
+def drifting(n_layers: int, similarity: float, n_rows: int = 700, seed: int = 0) -> np.ndarray:
+    """Return columns that drift with depth, as the RDMs of a net's layers do."""
+    rng = np.random.default_rng(seed)
+    columns = rng.normal(size=(n_rows, n_layers))
+    for depth in range(1, n_layers):
+        columns[:, depth] = similarity * columns[:, depth - 1] + np.sqrt(1 - similarity**2) * columns[:, depth]
+    return standardised(columns)
+
+
+def by_scipy(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.column_stack([nnls(x, column)[0] for column in y.T])
+
+
 @pytest.mark.parametrize("n_layers", [1, 2, 8])
 def test_solve_nnls_is_scipy_s_on_the_full_data(n_layers: int) -> None:
     rng = np.random.default_rng(n_layers)
     x, y = rng.normal(size=(50, n_layers)), rng.normal(size=(50, 12))
-    found = solve_nnls(cholesky(x.T @ x), x.T @ y)
-    expected = np.column_stack([nnls(x, column)[0] for column in y.T])
+    found = solve_nnls(x.T @ x, x.T @ y)
+    expected = by_scipy(x, y)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
     assert (expected == 0).any()
     assert (expected > 0).any()
@@ -237,4 +251,64 @@ def test_solve_nnls_without_a_positive_correlation_gives_zeros() -> None:
     rng = np.random.default_rng(0)
     x = np.abs(rng.normal(size=(30, 4)))
     y = -np.abs(rng.normal(size=(30, 2)))
-    assert (solve_nnls(cholesky(x.T @ x), x.T @ y) == 0).all()
+    assert (solve_nnls(x.T @ x, x.T @ y) == 0).all()
+
+
+@pytest.mark.parametrize(("n_layers", "similarity"), [(2, 0.5), (50, 0.0), (50, 0.9), (150, 0.97), (300, 0.99)])
+def test_many_weak_targets_in_lockstep_have_scipy_s_weights(
+    n_layers: int, similarity: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = drifting(n_layers, similarity)
+    y = np.random.default_rng(1).normal(size=(len(x), 100))
+    monkeypatch.setattr("mousebench.nnls._MANY", 0)
+    monkeypatch.setattr("mousebench.nnls.nnls", None)  # not one is left to scipy
+    found = solve_nnls(x.T @ x, x.T @ y)
+    monkeypatch.undo()
+    expected = by_scipy(x, y)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
+    assert ((expected > 0) == (found > 0)).all()
+    assert (expected > 0).any()
+
+
+def test_targets_that_many_layers_drive_are_solved_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = drifting(50, 0.8)
+    rng = np.random.default_rng(2)
+    y = x @ (rng.random((50, 110)) * np.linspace(0, 1, 110)) + rng.normal(size=(len(x), 110))
+    expected = by_scipy(x, y)
+    for most in (64, 10, 1):  # beyond it scipy takes over
+        monkeypatch.setattr("mousebench.nnls._MAX_ACTIVE", most)
+        found = solve_nnls(x.T @ x, x.T @ y)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
+    assert (expected > 0).sum(0).min() < 20
+    assert (expected > 0).sum(0).max() > 40
+
+
+def test_chunks_of_targets_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = drifting(60, 0.9)
+    y = np.random.default_rng(3).normal(size=(len(x), 130))
+    expected = solve_nnls(x.T @ x, x.T @ y)
+    monkeypatch.setattr("mousebench.nnls._CHUNK", 50)
+    np.testing.assert_allclose(solve_nnls(x.T @ x, x.T @ y), expected, rtol=0, atol=1e-13)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    n_layers=st.integers(2, 40),
+    similarity=st.sampled_from([0, 0.9, 0.9999, 1 - 1e-9]),
+    signal=st.sampled_from([0, 0.1, 1]),
+)
+def test_no_layer_could_lower_the_error(seed: int, n_layers: int, similarity: float, signal: float) -> None:
+    """The conditions of Karush, Kuhn and Tucker hold, for nearly equal layers too."""
+    x = drifting(n_layers, similarity, 200, seed)
+    rng = np.random.default_rng(seed)
+    y = signal * x @ rng.random((n_layers, 30)) + rng.normal(size=(200, 30))
+    gram = x.T @ x + 200e-10 * np.eye(n_layers)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mousebench.nnls._MANY", 0)
+        weight = solve_nnls(gram, x.T @ y)
+    gradient = x.T @ y - gram @ weight
+    scale = 1e-9 * np.abs(x.T @ y).max()
+    assert (weight >= 0).all()
+    assert gradient.max() <= scale
+    assert np.abs(gradient[weight > 0]).max(initial=0) <= scale

@@ -9,7 +9,14 @@ import numpy as np
 from mousebench.nnls import Moments, Partition, Regressors
 from mousebench.progress import Progress
 from mousebench.rdms import LayerRdms
-from mousebench_plugins.metrics._rdm_metric import Held, Outcome, RdmMetric, constant_outcomes, fisher_mean, permuted_pairs
+from mousebench_plugins.metrics._rdm_metric import (
+    Held,
+    Outcome,
+    RdmMetric,
+    constant_outcomes,
+    fisher_mean,
+    permuted_pairs,
+)
 
 
 def best_layer(
