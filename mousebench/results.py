@@ -105,8 +105,6 @@ def _site_row(
     low, high = interval(score_draws)
     raw_low, raw_high = interval(raw_draws)
     tested = float(score["null_raw"]) if "null_raw" in score else raw
-    if score["raw"].ndim and top > 0:
-        notes.append(f"ratio of medians over neuroids: {raw / top:.3f}")
     extras = {str(n): v.item() for n, v in score.data_vars.items() if n not in _PER_SITE and v.ndim == 0}
     best = score["best_layer"].item() if "best_layer" in score else ""
     return {
@@ -126,6 +124,7 @@ def _site_row(
         "best_layer": str(best),
         "notes": json.dumps(notes),
         "target_sha256": comparison.target_hashes[site],
+        **({"ratio_of_medians": raw / top} if score["raw"].ndim else {}),
         **extras,
     }
 
@@ -223,7 +222,9 @@ def _stacked_draws(draws: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> xr.Dat
     nothing = np.full(size, np.nan)
     rows = [(raw, score) if len(raw) == size else (nothing, nothing) for raw, score in draws.values()]
     both = np.array(rows, dtype=np.float32)
-    return xr.Dataset({"raw_draws": (("site", "bootstrap"), both[:, 0]), "score_draws": (("site", "bootstrap"), both[:, 1])})
+    return xr.Dataset(
+        {"raw_draws": (("site", "bootstrap"), both[:, 0]), "score_draws": (("site", "bootstrap"), both[:, 1])}
+    )
 
 
 def _by_neuroid(scores: Mapping[str, xr.Dataset], comparison: Comparison) -> xr.Dataset:

@@ -24,7 +24,8 @@ def print_result(item: Done) -> None:
     simulated = ", SIMULATED DATA" if attrs["simulated"] else ""
     title = f"{attrs['model']} on {attrs['benchmark']} (version {attrs['benchmark_version']}{simulated}), {attrs['metric']}, seed {attrs['seed']}"
     rows = [_cells(result.isel(site=number)) for number in range(result.sizes["site"])]
-    rows.append({"site": "mean", "score": _number(attrs["mean_score"])})
+    about = _interval(attrs["mean_score_low"], attrs["mean_score_high"])
+    rows.append({"site": "mean", "score": _number(attrs["mean_score"]), "95 %": about})
     columns = [name for name in rows[0] if any(row.get(name) for row in rows)]
     table = _table(title, *columns)
     for row in rows:
@@ -43,13 +44,12 @@ def _cells(site: Any) -> dict[str, str]:
     def value(name: str, digits: int = 3) -> str:
         return _number(site[name].item(), digits) if name in site else ""
 
-    low, high = value("ci_low"), value("ci_high")
     neurons = site["n_neuroids"].item()
     intercept = site["intercept_only"].item() if "intercept_only" in site else 0
     return {
         "site": str(site["site"].item()),
         "score": value("score"),
-        "95 %": f"{low} .. {high}" if low != "-" else "",
+        "95 %": _interval(site["ci_low"].item(), site["ci_high"].item()),
         "raw": value("raw"),
         "r2": value("r2"),
         "ceiling": value("ceiling"),
@@ -59,6 +59,10 @@ def _cells(site: Any) -> dict[str, str]:
         "neurons": "" if neurons != neurons else f"{neurons:.0f}",
         "best layer": str(site["best_layer"].item()),
     }
+
+
+def _interval(low: float, high: float) -> str:
+    return "" if low != low else f"{_number(low)} .. {_number(high)}"
 
 
 def _number(value: float, digits: int = 3) -> str:

@@ -47,7 +47,7 @@ class AllenRdms:
 
     version = 1
     sites: Sequence[str] = SITES
-    metrics: Sequence[str] = ("rsa-nnls", "rsa-nnls-published")
+    metrics: Sequence[str] = ("rsa-nnls", "rsa-nnls-published", "rsa")
 
     def __init__(self, *, include_grey: bool = False) -> None:
         self.include_grey = include_grey

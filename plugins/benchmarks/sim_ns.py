@@ -76,7 +76,7 @@ class SimNS:
     simulated = True
     version = 1
     sites: Sequence[str] = tuple(DRIVERS)
-    metrics: Sequence[str] = ("rsa-nnls", "rsa-nnls-published")
+    metrics: Sequence[str] = ("rsa-nnls", "rsa-nnls-published", "rsa", "pls", "ridge", "cka")
 
     def __init__(
         self,

@@ -67,7 +67,7 @@ class Neuropixels:
     """
 
     version = VERSION
-    metrics = ("rsa-nnls", "rsa-nnls-published")
+    metrics = ("rsa-nnls", "rsa-nnls-published", "rsa", "pls", "ridge", "cka")
     sites = AREAS
     identifier = IDENTIFIER
 
