@@ -13,7 +13,8 @@ from mousebench.assemblies import align, make_rdm, make_responses
 from mousebench.errors import ContractViolation
 from mousebench.linalg import gram, upper_triangle
 from mousebench_plugins.metrics import rsa_nnls
-from mousebench_plugins.metrics._rsa_nnls import RsaNnls, as_published, leak_free, permuted_pairs
+from mousebench_plugins.metrics._rdm_metric import permuted_labels, permuted_pairs
+from mousebench_plugins.metrics._rsa_nnls import RsaNnls, as_published, leak_free
 
 PROCEDURES = pytest.mark.parametrize("procedure", [leak_free, as_published])
 
@@ -167,14 +168,14 @@ def test_permuted_scores_are_those_of_the_slow_way(procedure) -> None:
     rdm = site_rdm(30, features["layer2"])
     x = np.column_stack([upper_triangle(1 - np.corrcoef(values)) for values in features.values()])
     found = score(procedure, layers_of(features), rdm, n_permutations=4, seed=3)
-    pairs = permuted_pairs(30, 4, 3)
+    pairs = permuted_pairs(permuted_labels(30, 4, 3))
     for number in range(4):
         y = rdm.ravel()[pairs[:, number + 1]]
         assert found["null"].values[number] == pytest.approx(SLOW[procedure](x, y, 30, 1, 3)["raw"], abs=1e-8)
 
 
 def test_permutations_relabel_stimuli() -> None:
-    pairs = permuted_pairs(10, 5, 0)
+    pairs = permuted_pairs(permuted_labels(10, 5, 0))
     rdm = site_rdm(10)
     np.testing.assert_array_equal(rdm.ravel()[pairs[:, 0]], upper_triangle(rdm))
     for column in pairs.T[1:]:
@@ -209,7 +210,7 @@ def test_an_intercept_only_model_scores_zero_and_below_zero_as_published() -> No
         assert float(found["raw"]) == 0
         assert float(found["cv_r2"]) == pytest.approx(0, abs=0.02)
         assert str(found["best_layer"].values) == ""
-        assert notes_of(found) == ["all weights are 0: no layer's RDM goes with the site's"]
+        assert notes_of(found)[0] == "all weights are 0: no layer's RDM goes with the site's"
         pooled = score(as_published, {"opposite": opposite}, rdm, 10)
         assert float(pooled["raw"]) == pytest.approx(float(pooled["intercept_only"]), abs=1e-9)
         published.append(float(pooled["raw"]))
@@ -387,7 +388,7 @@ def test_layers_left_out_are_named_in_the_notes() -> None:
     assert found.attrs["n_layers"] == 3
     notes = notes_of(found)
     assert any("layer constant left out" in note for note in notes)
-    assert any("1 of 4 layers have the same RDM" in note for note in notes)
+    assert any("1 of 4 layers have an RDM that correlates above 0.999" in note for note in notes)
 
 
 @PROCEDURES

@@ -68,7 +68,7 @@ def test_attributes_that_netcdf_cannot_hold_are_refused_by_name(tmp_path: Path, 
 
 def test_another_format_is_not_read(tmp_path: Path) -> None:
     store.write(result(format=99), tmp_path / "a.nc")
-    with pytest.raises(StoreError, match="has format 99; this version reads 1") as caught:
+    with pytest.raises(StoreError, match="has format 99; this version reads 2") as caught:
         store.read(tmp_path / "a.nc")
     assert caught.value.hint == "score it again"
 

@@ -206,31 +206,27 @@ class PerNeuroid:
         predicted : dict of site to float64 (test stimulus, usable neuroid)
         curve : dict of site to float64 (layer), the median r of each layer; empty without ``with_curve``
         """
-        choosing = np.hstack([site.means[train][:, site.choosing] for site in sites.values()])
-        everyone = np.hstack([site.means[train] for site in sites.values()])
-        tested = np.hstack([site.means[test] for site in sites.values()])
-        choosers, members = _parts(sites, "choosing"), _parts(sites, "means")
 
-        def one(name: str) -> tuple[FoldBasis, np.ndarray, np.ndarray | None]:
+        def one(name: str) -> tuple[FoldBasis, dict[str, float], dict[str, np.ndarray]]:
+            # site by site: the bits do not depend on the other sites
             basis = FoldBasis(bases[name][train], bases[name][test])
-            predicted = self.predict(basis, everyone) if with_curve else None
-            return basis, _loo_r2(basis, choosing), predicted
+            quality = {
+                which: float(np.median(_loo_r2(basis, site.means[train][:, site.choosing])))
+                for which, site in sites.items()
+            }
+            by_site = {which: self.predict(basis, site.means[train]) for which, site in sites.items() if with_curve}
+            return basis, quality, by_site
 
         made = dict(zip(bases, each(one, bases), strict=True))
-        chosen = {}
-        for site, part in choosers.items():
-            quality = {name: float(np.median(r2[part])) for name, (_, r2, _) in made.items()}
-            chosen[site] = max(quality, key=lambda name: quality[name])
+        chosen = {which: max(made, key=lambda name: made[name][1][which]) for which in sites}
         predicted = {}
         curve: dict[str, np.ndarray] = {}
-        for site, part in members.items():
-            basis, _, all_sites = made[chosen[site]]
-            predicted[site] = all_sites[:, part] if all_sites is not None else self.predict(basis, everyone[:, part])
-        if with_curve:
-            r = {name: _r(predictions, tested) for name, (_, _, predictions) in made.items() if predictions is not None}
-            curve = {
-                site: np.array([np.median(values[part]) for values in r.values()]) for site, part in members.items()
-            }
+        for which, site in sites.items():
+            basis, _, all_sites = made[chosen[which]]
+            predicted[which] = all_sites[which] if with_curve else self.predict(basis, site.means[train])
+            if with_curve:
+                y = site.means[test]
+                curve[which] = np.array([np.median(_r(by_site[which], y)) for _, _, by_site in made.values()])
         return Fold(train, test, chosen), predicted, curve
 
     def _nulls(
@@ -357,16 +353,6 @@ def _site(target: xr.DataArray, seed: int) -> Site:
         notes = [*notes, "no neuroid is left"]
     order = np.random.default_rng([seed, _NEUROID_STREAM]).permutation(n_usable)
     return Site(means[:, usable], usable, notes, np.sort(order[:MAX_CHOOSING]), np.sort(order[:MAX_NULL]))
-
-
-def _parts(sites: Mapping[str, Site], what: str) -> dict[str, slice]:
-    """Return where each site's neuroids stand among those of all."""
-    parts, start = {}, 0
-    for name, site in sites.items():
-        n = len(site.choosing) if what == "choosing" else site.means.shape[1]
-        parts[name] = slice(start, start + n)
-        start += n
-    return parts
 
 
 def _loo_r2(basis: FoldBasis, y: np.ndarray) -> np.ndarray:

@@ -255,19 +255,21 @@ class RdmMetric:
         """Return the score (bootstrap) of each site on resampled images; the folds are the same for all sites."""
         if not outcomes:
             return {}
-        site = np.column_stack([upper_triangle(values[name]) for name in outcomes])
+        sites = {name: upper_triangle(values[name])[:, None] for name in outcomes}
         n_stimuli = len(next(iter(values.values())))
         images = image_counts(n_stimuli, seed, self.n_bootstraps)
         first, second = np.triu_indices(n_stimuli, 1)
-        if not next(iter(outcomes.values())).held:  # nothing was predicted
-            return dict.fromkeys(outcomes, np.zeros(self.n_bootstraps))
-        folds = []
+        folds: dict[str, list[np.ndarray]] = {name: [np.zeros(self.n_bootstraps)] for name in outcomes}
+        if next(iter(outcomes.values())).held:
+            folds = {name: [] for name in outcomes}
         for held in zip(*(outcome.held for outcome in outcomes.values()), strict=True):
             pair = held[0].pair
-            predicted = np.column_stack([one.predicted for one in held])
             # one image twice is no pair: its distance from itself is not in the triangle
-            folds.append(self._held_agreement(predicted, site[pair], images[:, first[pair]] * images[:, second[pair]]))
-        return dict(zip(outcomes, fisher_mean(np.stack(folds)).T, strict=True))
+            weights = images[:, first[pair]] * images[:, second[pair]]
+            for name, one in zip(outcomes, held, strict=True):  # one by one: the bits do not depend on the other sites
+                r = self._held_agreement(one.predicted[:, None], sites[name][pair], weights)
+                folds[name].append(r[:, 0])
+        return {name: fisher_mean(np.stack(r)) for name, r in folds.items()}
 
     def _draws(
         self, outcome: Outcome, by_images: np.ndarray, target: xr.DataArray, seed: int
@@ -335,12 +337,12 @@ class RdmMetric:
 
     def _split_half(self, responses: xr.DataArray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return split-half agreements (split), NaN where there are none, and draws (bootstrap) of the reliability."""
-        means, counts, _ = self._neuroids(responses, seed)
         nothing = np.full(self.n_bootstraps, np.nan)
         usable, _ = usable_neuroids(average(responses)["mean"].values)
         cube = trial_cube(responses)[0][:, :, usable]
         if cube.shape[1] < 2 or cube.shape[2] < 2:
             return np.array([np.nan]), nothing
+        means, counts, _ = self._neuroids(responses, seed)
         half = self.half_agreement(cube, np.random.default_rng([seed, _SPLIT_STREAM]))
         # one split is enough for how the reliability changes with images and neurons
         first, second = (
