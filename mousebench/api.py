@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from dataclasses import replace
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
 from mousebench import scoring, store
 from mousebench.comparison import Comparison, Named, choose_sites
-from mousebench.errors import ContractViolation
+from mousebench.errors import ContractViolation, MissingData, UsageError
 from mousebench.interfaces import Benchmark, Metric, Model
-from mousebench.plugins import Catalogue, discover, local_model, split_local_model
+from mousebench.plugins import LOCAL, Catalogue, Entry, changed_name, discover, local_model, split_local_model
 from mousebench.progress import Progress
+from mousebench.specs import unregistered
+
+if TYPE_CHECKING:
+    from mousebench.torch_model import TorchModel
+
+BLOCKS = "blocks"  # as layers: the top-level blocks of a net
 
 
 @lru_cache(maxsize=1)
@@ -24,7 +31,7 @@ def catalogue() -> Catalogue:
 
 
 def list_models() -> list[str]:
-    """Return the identifiers of all models."""
+    """Return the identifiers of all models; a family that cannot be listed is there once, as ``timm/NAME``."""
     return catalogue().identifiers("models")
 
 
@@ -38,9 +45,20 @@ def list_metrics() -> list[str]:
     return catalogue().identifiers("metrics")
 
 
-def load_model(identifier: str) -> Model:
-    """Build a model; ``path/to/file.py:function`` names one that nobody registered."""
-    model: Model = named_model(identifier, catalogue()).thing
+def load_model(
+    identifier: str, *, weights: str | Path | None = None, layers: str | Sequence[str] | None = None
+) -> Model:
+    """Build a model; ``path/to/file.py:function`` names one that nobody registered.
+
+    Parameters
+    ----------
+    identifier : str
+    weights : path, optional
+        A safetensors or torch file with a state dict, in place of the model's own weights.
+    layers : sequence of str, optional
+        Names of layers or globs over them, or "blocks" for the top-level blocks alone.
+    """
+    model: Model = named_model(identifier, catalogue(), weights=weights, layers=layers).thing
     return model
 
 
@@ -56,25 +74,90 @@ def load_metric(identifier: str) -> Metric:
     return metric
 
 
-def named_model(model: Any, found: Catalogue) -> Named:
+def named_model(
+    model: Any,
+    found: Catalogue,
+    *,
+    weights: str | Path | None = None,
+    layers: str | Sequence[str] | None = None,
+) -> Named:
     """Return a model with its name and plugin, from an identifier, ``file.py:function``, a module or a Model."""
     if not isinstance(model, str):
-        return Named(f"python:{type(model).__name__}", scoring.as_model(model), None)
-    local = split_local_model(model)
-    if local is None:
-        return _loaded_model(model, found)
-    one = Catalogue()
-    entry = local_model(*local)
-    one.entries["models"][entry.spec.identifier] = [entry]
-    return _loaded_model(entry.spec.identifier, one)
-
-
-def _loaded_model(identifier: str, found: Catalogue) -> Named:
-    thing = found.load("models", identifier)
+        if weights is not None:
+            raise UsageError("weights are for a model that is named, not for an object", "load them into it yourself")
+        thing = scoring.as_model(model)
+        name = changed_name(f"python:{type(model).__name__}", None, _patterns(layers))
+        return Named(name, thing if layers is None else _with_layers(thing, name, layers), None)
+    if weights is None and layers is None:
+        entry, identifier = _find_model(model, found)
+    else:
+        entry = changed_model(model, found, weights=weights, layers=layers)
+        identifier = entry.spec.identifier
     try:
-        return Named(identifier, scoring.as_model(thing), found.find("models", identifier).plugin)
+        return Named(identifier, scoring.as_model(entry.load(identifier)), entry.plugin)
     except ContractViolation as error:
         raise ContractViolation(f"model {identifier!r}: {error.message}", error.hint) from error
+
+
+def _find_model(model: str, found: Catalogue) -> tuple[Entry, str]:
+    """Return the entry of a model and what it is called."""
+    local = split_local_model(model)
+    if local is None:
+        return found.find("models", model), model
+    entry = local_model(*local)
+    return entry, entry.spec.identifier
+
+
+def changed_model(
+    model: str, found: Catalogue, *, weights: str | Path | None = None, layers: str | Sequence[str] | None = None
+) -> Entry:
+    """Return the entry of a model with weights from a file, or with other layers; it is local, since nobody reviewed it.
+
+    Raises
+    ------
+    MissingData
+        If there is no such file; what is wrong with its content is said when the model is loaded.
+    """
+    entry, identifier = _find_model(model, found)
+    path = None if weights is None else Path(weights)
+    if path is not None and not path.is_file():
+        raise MissingData(f"there is no weights file {str(path)!r}", "give a safetensors or torch file")
+    name = changed_name(identifier, path, _patterns(layers))
+    load = partial(_load_changed, entry, identifier, path, layers)
+    spec = unregistered(name, load, f"{identifier} with other {'layers' if path is None else 'weights'}")
+    return Entry("models", spec, replace(entry.plugin, distribution=LOCAL))
+
+
+def _load_changed(
+    entry: Entry, identifier: str, weights: Path | None, layers: str | Sequence[str] | None
+) -> TorchModel:
+    model = _torch_model(scoring.as_model(entry.load(identifier, untrained=weights is not None)), identifier)
+    if weights is not None:
+        from mousebench.checkpoints import fill, read_state_dict
+
+        fill(model.module, read_state_dict(weights), weights.name)
+    return model if layers is None else _with_layers(model, identifier, layers)
+
+
+def _with_layers(model: Model, identifier: str, layers: str | Sequence[str]) -> TorchModel:
+    """Return the same net and preprocessing with other layers."""
+    from mousebench.torch_model import TorchModel
+
+    known = _torch_model(model, identifier)
+    patterns = _patterns(layers)
+    return TorchModel(known.module, known.preprocess, BLOCKS if patterns == (BLOCKS,) else patterns)
+
+
+def _patterns(layers: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if layers is None else (layers,) if isinstance(layers, str) else tuple(layers)
+
+
+def _torch_model(model: Model, identifier: str) -> TorchModel:
+    from mousebench.torch_model import TorchModel
+
+    if not isinstance(model, TorchModel):
+        raise UsageError(f"model {identifier!r} is no torch net: it has neither weights nor layers to choose from")
+    return model
 
 
 def named(kind: str, thing: Any, found: Catalogue) -> Named:
@@ -94,6 +177,8 @@ def score(
     device: str = "auto",
     results: str | Path | None = None,
     progress: Progress | None = None,
+    weights: str | Path | None = None,
+    layers: str | Sequence[str] | None = None,
 ) -> xr.Dataset:
     """Score one model on one benchmark.
 
@@ -111,6 +196,10 @@ def score(
     results : path, optional
         A folder in which to store the result; it is not stored by default.
     progress : Progress, optional
+    weights : path, optional
+        A safetensors or torch file with a state dict, in place of the weights of the model that is named.
+    layers : sequence of str, optional
+        Names of layers or globs over them, or "blocks" for the top-level blocks alone.
 
     Returns
     -------
@@ -133,7 +222,7 @@ def score(
     comparison = Comparison(chosen, judge, choose_sites(chosen, sites), seed)
     if progress is not None:
         comparison.progress = progress
-    subject = named_model(model, found)
+    subject = named_model(model, found, weights=weights, layers=layers)
     result = scoring.score_model(subject, comparison, device=device, progress=progress)
     if results is not None:
         version = chosen.thing.version

@@ -11,7 +11,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from mousebench.errors import MissingData, MousebenchError, UnknownIdentifier, UsageError, did_you_mean
+from mousebench.errors import (
+    MissingData,
+    MissingDependency,
+    MousebenchError,
+    UnknownIdentifier,
+    UsageError,
+    did_you_mean,
+)
 
 if TYPE_CHECKING:
     from mousebench.plugins import Catalogue, Entry
@@ -122,6 +129,13 @@ def _add_fetch(commands: Any) -> None:
 def _add_score(commands: Any) -> None:
     parser = _command(commands, "score", _score, "score models on a benchmark")
     parser.add_argument("--model", type=_names, required=True, metavar="M,...", help="identifiers, or file.py:function")
+    parser.add_argument("--weights", metavar="FILE", help="safetensors or torch file to fill the one model with")
+    parser.add_argument(
+        "--layers",
+        type=_names,
+        metavar="PATTERN,...",
+        help="names or globs; 'blocks': the top-level blocks; all by default",
+    )
     parser.add_argument("--benchmark", required=True, metavar="B")
     parser.add_argument("--metric", type=_names, metavar="X,...", help="the benchmark's first by default")
     parser.add_argument("--site", type=_names, metavar="S,...", help="only these sites")
@@ -201,24 +215,35 @@ def _entries(found: Catalogue, kind: str) -> Iterator[Entry]:
         yield from found.entries[kind][identifier]
 
 
-def _row(entry: Entry, registry: Registry, found: Catalogue) -> dict[str, str]:
+def _row(entry: Entry, registry: Registry, found: Catalogue) -> dict[str, Any]:
     plugin = entry.plugin
-    clash = len(found.entries[entry.kind][entry.spec.identifier]) > 1 or plugin.name in found.contested
+    clash = len(found.entries[entry.kind][entry.spec.listed]) > 1 or plugin.name in found.contested
+    key = registry.citation(entry)
     return {
-        "identifier": entry.spec.identifier,
+        "identifier": entry.spec.listed,
         "description": entry.spec.description,
         "plugin": "local" if plugin.distribution == "local" else plugin.name,
         "distribution": plugin.distribution,
         "status": "clash" if clash else registry.status(plugin.name, plugin.distribution),
+        "missing": entry.missing(),
+        "metadata": {**entry.spec.metadata, **({"reference": key} if key else {})},
     }
 
 
-def _print_listing(kind: str, rows: Sequence[dict[str, str]]) -> None:
-    widths = [max([len(row[key]) for row in rows], default=0) for key in ("identifier", "status", "plugin")]
-    print(f"{kind} ({len(rows)})")
-    for row in rows:
-        cells = [row[key].ljust(width) for key, width in zip(("identifier", "status", "plugin"), widths, strict=True)]
-        print(f"  {'  '.join(cells)}  {row['description']}".rstrip())
+def _print_listing(kind: str, rows: Sequence[dict[str, Any]]) -> None:
+    there = sum(not row["missing"] for row in rows)
+    print(f"{kind} ({len(rows)}{f', {there} of them without a download' if there < len(rows) else ''})")
+    columns = [
+        [row["identifier"] for row in rows],
+        [row["status"] for row in rows],
+        [row["plugin"] for row in rows],
+        [f"needs {row['missing']}" if row["missing"] else "" for row in rows],
+        [row["description"] for row in rows],
+    ]
+    widths = [max(map(len, column), default=0) for column in columns]
+    for cells in zip(*columns, strict=True):
+        padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True) if width]
+        print(f"  {'  '.join(padded)}".rstrip())
 
 
 def _print_json(content: Any) -> None:
@@ -232,57 +257,61 @@ def _show(options: argparse.Namespace) -> int:
     from mousebench.plugins import KINDS
     from mousebench.registry import read_registry
 
+    os.environ["MOUSEBENCH_OFFLINE"] = "1"  # a question is no reason to download weights
     found, registry = _discover(options), read_registry()
     identifier = options.identifier
-    kinds = [
-        kind
-        for kind in KINDS
-        if identifier in found.entries[kind] or identifier.partition("@")[0] in found.entries[kind]
-    ]
+    kinds = [kind for kind in KINDS if found.has(kind, identifier)]
     if not kinds:
         known = [name for kind in KINDS for name in found.identifiers(kind)]
         guess = did_you_mean(identifier, known, 3)
         raise UnknownIdentifier(f"nothing is called {identifier!r}{guess}", "'mousebench list' shows everything")
     for kind in kinds:
         entry = found.find(kind, identifier)
-        for name, value in [*_about(entry, registry), *_loaded_facts(kind, found, identifier)]:
+        facts = [] if identifier == entry.spec.listed and entry.spec.family else _loaded_facts(entry, identifier)
+        for name, value in [*_about(entry, identifier, registry), *facts]:
             print(f"{name:<14} {value}")
     return 0
 
 
-def _about(entry: Entry, registry: Registry) -> list[tuple[str, str]]:
+def _about(entry: Entry, identifier: str, registry: Registry) -> list[tuple[str, str]]:
     plugin = entry.plugin
-    reviewed = registry.plugins.get(plugin.name)
-    key = reviewed.of(entry.kind).get(entry.spec.identifier, "") if reviewed else ""
-    rows = [
-        (entry.kind[:-1], entry.spec.identifier),
+    key = registry.citation(entry)
+    return [
+        (entry.kind[:-1], identifier),
         ("description", entry.spec.description),
         ("plugin", f"{plugin.name}, from {plugin.distribution} {plugin.version}"),
         ("status", registry.status(plugin.name, plugin.distribution)),
+        *((name.replace("_", " "), _plain(value)) for name, value in entry.spec.metadata.items()),
+        *([("citation", f"{key}: {registry.citations.get(key, '')}")] if key else []),
     ]
-    return [*rows, ("citation", f"{key}: {registry.citations.get(key, '')}")] if key else rows
 
 
-def _loaded_facts(kind: str, found: Catalogue, identifier: str) -> list[tuple[str, str]]:
+def _plain(value: str | float) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _loaded_facts(entry: Entry, identifier: str) -> list[tuple[str, str]]:
     """Return what only the loaded thing knows; what cannot be loaded says why, in place of the facts."""
     try:
-        thing = found.load(kind, identifier)
-        if kind == "benchmarks":
+        thing = entry.load(identifier)
+        if entry.kind == "benchmarks":
             rows = [
                 ("version", str(thing.version)),
                 ("sites", ", ".join(thing.sites)),
                 ("metrics", ", ".join(thing.metrics)),
             ]
             return [*rows, *_data_state(thing)]
-        if kind == "metrics":
+        if entry.kind == "metrics":
             definition = getattr(thing, "definition", {})
             rows = [("version", str(thing.version)), ("accepts", ", ".join(sorted(thing.accepts)))]
             return [*rows, *((name.replace("_", " "), str(value)) for name, value in definition.items())]
         layers = list(thing.layers)
         shown = ", ".join([*layers[:6], "..."] if len(layers) > 6 else layers)
-        rows = [("layers", f"{len(layers)}: {shown}")]
+        rows = [("layers by name", f"{len(layers)}: {shown}")]
+        if hasattr(thing, "module") and "parameters" not in entry.spec.metadata:
+            rows.append(("parameters", _plain(sum(parameter.numel() for parameter in thing.module.parameters()))))
         return [*rows, *((name, value) for name, value in thing.fingerprint.items())]
-    except MissingData as error:
+    except (MissingData, MissingDependency) as error:
         return [("missing", error.message), ("hint", error.hint)]
 
 
@@ -333,8 +362,9 @@ def _score(options: argparse.Namespace) -> int:
     from mousebench.store import default_results
     from mousebench.tables import print_result
 
+    found = _discover(options)
     request = Request(
-        models=options.model,
+        models=_models(options, found),
         benchmark=options.benchmark,
         metrics=options.metric or (),
         sites=options.site,
@@ -345,7 +375,6 @@ def _score(options: argparse.Namespace) -> int:
         force=options.force,
         plugin_files=options.plugin,
     )
-    found = _discover(options)
     found.find("benchmarks", request.benchmark)
     for metric in request.metrics:
         found.find("metrics", metric)
@@ -363,6 +392,29 @@ def _score(options: argparse.Namespace) -> int:
     finally:
         progress.finish()
     return _conclude(done, request.results, options.json)
+
+
+def _models(options: argparse.Namespace, found: Catalogue) -> list[str]:
+    """Return the models asked for; those with other weights or layers are put into the catalogue, as local ones."""
+    from mousebench.api import changed_model
+
+    models: list[str] = options.model
+    if options.weights is not None and len(models) > 1:
+        raise UsageError(f"--weights is for one model, not for {len(models)}", "score them one by one")
+    if options.weights is None and options.layers is None:
+        return models
+    names = []
+    for model in models:
+        try:
+            entry = changed_model(model, found, weights=options.weights, layers=options.layers)
+        except MousebenchError:
+            if len(models) == 1:
+                raise
+            names.append(model)  # the others are scored, and this one is said to fail
+        else:
+            found.add("models", entry.spec, entry.plugin)
+            names.append(entry.spec.identifier)
+    return names
 
 
 def _stdout_kept_clean(items: Iterator[Done]) -> Iterator[Done]:

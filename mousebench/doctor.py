@@ -12,7 +12,10 @@ from mousebench import api
 from mousebench.fetching import offline
 from mousebench.home import home
 
-PACKAGES = ("mousebench", "numpy", "scipy", "xarray", "netCDF4", "h5py", "torch", "torchvision", "requests", "urllib3")
+PACKAGES = (
+    *("mousebench", "numpy", "scipy", "xarray", "netCDF4", "h5py", "torch", "torchvision", "safetensors", "timm"),
+    *("requests", "urllib3"),
+)
 REMOTE = "allen-ns"  # the benchmark whose source is probed
 
 

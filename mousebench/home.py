@@ -19,3 +19,9 @@ def home() -> Path:
 def data_folder(benchmark: str, version: int) -> Path:
     """Return the folder of a benchmark's fetched or generated data; it need not exist."""
     return home() / "data" / file_name(benchmark) / f"v{version}"
+
+
+def torch_checkpoints() -> Path:
+    """Return the folder in which torch keeps downloaded weights, without importing torch."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
+    return Path(os.environ.get("TORCH_HOME", cache / "torch"), "hub", "checkpoints").expanduser()

@@ -10,9 +10,10 @@ import contextlib
 import hashlib
 import importlib.util
 import inspect
+import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -31,11 +32,20 @@ from mousebench.errors import (
     UsageError,
     did_you_mean,
 )
-from mousebench.specs import Spec, check_identifier, file_name, is_identifier, split_variant
+from mousebench.specs import (
+    ANY_NAME,
+    Spec,
+    check_identifier,
+    file_name,
+    is_identifier,
+    split_variant,
+    unregistered,
+)
 
 GROUP = "mousebench"
 LOCAL = "local"
 KINDS = ("models", "benchmarks", "metrics")
+_LONG = 60
 
 
 @dataclass(frozen=True)
@@ -74,6 +84,47 @@ class Entry:
     spec: Spec
     plugin: Plugin
 
+    def missing(self) -> str:
+        """Say what must be downloaded or installed before it can be used, "" if nothing must."""
+        try:
+            return str(self.spec.missing()) if self.spec.missing else ""
+        except Exception as error:
+            return cause_of(error)
+
+    def load(self, identifier: str, *, untrained: bool = False) -> Any:
+        """Build what an identifier that this entry answers to names, or only its architecture.
+
+        Raises
+        ------
+        UnknownIdentifier
+            For a variant of something that has none.
+        PluginBroken
+            If the plugin's own code fails.
+        """
+        build = (untrained and self.spec.architecture) or self.spec.load
+        arguments = self._arguments(identifier, build)
+        try:
+            with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
+                return build(**arguments)
+        except MousebenchError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise broken_plugin(self, "cannot be loaded", error) from error
+
+    def _arguments(self, identifier: str, build: Callable[..., Any]) -> dict[str, str]:
+        listed = self.spec.listed
+        if identifier == listed:
+            if self.spec.family:
+                raise UnknownIdentifier(f"{listed!r} stands for a family of {self.kind}", f"put a name for {ANY_NAME}")
+            return {}
+        base, variant = split_variant(identifier)
+        arguments = {"name": base.partition("/")[2]} if self.spec.family else {}
+        if variant is None:
+            return arguments
+        if not _takes_variant(build):
+            raise UnknownIdentifier(f"{self.kind[:-1]} {listed!r} has no variants, so {identifier!r} is unknown")
+        return {**arguments, "variant": variant}
+
 
 @dataclass
 class Catalogue:
@@ -93,10 +144,10 @@ class Catalogue:
 
     def add(self, kind: str, spec: Spec, plugin: Plugin) -> None:
         """Add what a plugin declares."""
-        self.entries[kind].setdefault(spec.identifier, []).append(Entry(kind, spec, plugin))
+        self.entries[kind].setdefault(spec.listed, []).append(Entry(kind, spec, plugin))
 
     def identifiers(self, kind: str) -> list[str]:
-        """Return the identifiers of a kind, sorted."""
+        """Return the identifiers of a kind, sorted; a family is there once, as ``family/NAME``."""
         return sorted(self.entries[kind])
 
     def clashes(self) -> Iterator[tuple[str, str, list[Plugin]]]:
@@ -107,7 +158,7 @@ class Catalogue:
                     yield kind, identifier, [entry.plugin for entry in entries]
 
     def find(self, kind: str, identifier: str) -> Entry:
-        """Return the entry that answers to an identifier; ``name@variant`` falls back on ``name``.
+        """Return the entry that answers to an identifier; ``name@variant`` falls back on ``name``, then on a family.
 
         Raises
         ------
@@ -116,7 +167,7 @@ class Catalogue:
         PluginConflict
             If more than one plugin does, or the plugin's own name is claimed twice.
         """
-        for name in (identifier, split_variant(identifier)[0]) if is_identifier(identifier) else (identifier,):
+        for name in _answering(identifier):
             found = self.entries[kind].get(name, [])
             if len(found) > 1:
                 raise _conflict(f"{kind[:-1]} {name!r} is provided", [entry.plugin for entry in found])
@@ -126,6 +177,10 @@ class Catalogue:
             if found:
                 return found[0]
         raise self._unknown(kind, identifier)
+
+    def has(self, kind: str, identifier: str) -> bool:
+        """Say whether anything answers to an identifier."""
+        return any(name in self.entries[kind] for name in _answering(identifier))
 
     def _unknown(self, kind: str, identifier: str) -> UnknownIdentifier:
         known = self.identifiers(kind)
@@ -141,31 +196,26 @@ class Catalogue:
 
         Raises
         ------
-        UnknownIdentifier, PluginConflict
-            As ``find``; also for a variant of something that has none.
-        PluginBroken
-            If the plugin's own code fails.
+        MousebenchError
+            As ``find`` and ``Entry.load``.
         """
-        entry = self.find(kind, identifier)
-        arguments = {}
-        if identifier != entry.spec.identifier:
-            if not _takes_variant(entry.spec):
-                raise UnknownIdentifier(
-                    f"{kind[:-1]} {entry.spec.identifier!r} has no variants, so {identifier!r} is unknown"
-                )
-            arguments["variant"] = split_variant(identifier)[1]
-        try:
-            with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
-                return entry.spec.load(**arguments)
-        except MousebenchError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise broken_plugin(entry, "cannot be loaded", error) from error
+        return self.find(kind, identifier).load(identifier)
 
 
-def _takes_variant(spec: Spec) -> bool:
+def _answering(identifier: str) -> Iterator[str]:
+    """Yield what may be listed that answers to an identifier, the closest first."""
+    yield identifier
+    if is_identifier(identifier):
+        base, _ = split_variant(identifier)
+        yield base
+        family, slash, _ = base.partition("/")
+        if slash:
+            yield f"{family}/{ANY_NAME}"
+
+
+def _takes_variant(build: Callable[..., Any]) -> bool:
     try:
-        return "variant" in inspect.signature(spec.load).parameters
+        return "variant" in inspect.signature(build).parameters
     except ValueError:  # some built-in types have no signature
         return False
 
@@ -174,7 +224,7 @@ def broken_plugin(entry: Entry, what: str, error: BaseException) -> PluginBroken
     """Return the error to raise from an exception inside a plugin."""
     plugin = entry.plugin
     return PluginBroken(
-        f"{entry.kind[:-1]} {entry.spec.identifier!r} of {plugin} version {plugin.version} {what}: {cause_of(error)}",
+        f"{entry.kind[:-1]} {entry.spec.listed!r} of {plugin} version {plugin.version} {what}: {cause_of(error)}",
         "this is the plugin's own error; --debug shows where it happened",
     )
 
@@ -289,7 +339,7 @@ def _declared(manager: pluggy.PluginManager, registered: Any) -> list[tuple[str,
         for implementation in hook.get_hookimpls():
             if implementation.plugin is registered:
                 declared += [(kind, _checked(spec, kind)) for spec in implementation.function() or ()]
-    names = [(kind, spec.identifier) for kind, spec in declared]
+    names = [(kind, spec.listed) for kind, spec in declared]
     for name in names:
         if names.count(name) > 1:
             raise ContractViolation(f"{name[0][:-1]} {name[1]!r} is declared twice by one plugin")
@@ -327,16 +377,30 @@ def local_model(path: Path, function: str) -> Entry:
     if not callable(load):
         names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
         raise UsageError(f"{str(path)!r} has no function {function!r}{did_you_mean(function, names)}")
-    spec = object.__new__(Spec)  # its name is FILE_STEM:function, which no registered identifier can be
-    object.__setattr__(spec, "identifier", f"{path.stem}:{function}")
-    object.__setattr__(spec, "load", load)
-    object.__setattr__(spec, "description", f"{function} of {path.name}")
+    spec = unregistered(f"{path.stem}:{function}", load, f"{function} of {path.name}")
     return Entry("models", spec, plugin)
 
 
+def changed_name(identifier: str, weights: Path | None, layers: Sequence[str] | None) -> str:
+    """Return what a model is called with other weights or layers: ``NAME+FILE_STEM``, ``NAME[PATTERN,...]``, or both."""
+    if weights is not None:
+        identifier += "+" + re.sub(r"[^A-Za-z0-9._-]+", "_", weights.stem)
+    if layers is not None:
+        text = ",".join(layers)
+        if len(text) > _LONG:  # it becomes part of a file's name
+            text = f"{text[:_LONG]}...{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        identifier += f"[{text}]"
+    return identifier
+
+
 def result_name(identifier: str) -> str:
-    """Return the file name, without ending, of the results of a model."""
-    stem, colon, function = identifier.partition(":")
-    if colon:
-        return f"local-{file_name(stem)}-{file_name(function)}"
-    return file_name(check_identifier(identifier))
+    """Return the file name, without ending, of the results of a model; ``local-...`` for those that nobody registered."""
+    if is_identifier(identifier):
+        return file_name(identifier)
+    name, bracket, layers = identifier.partition("[")
+    name, plus, weights = name.partition("+")
+    stem, colon, function = name.partition(":")
+    if not (bracket or plus or colon):
+        check_identifier(identifier)
+    parts = ["local", stem, function, weights, *(("layers", layers.removesuffix("]")) if bracket else ())]
+    return "-".join(file_name(part) for part in parts if part)

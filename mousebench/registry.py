@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from mousebench.errors import ContractViolation, did_you_mean
-from mousebench.plugins import KINDS, LOCAL, Catalogue
+from mousebench.plugins import KINDS, LOCAL, Catalogue, Entry
 
 STATUSES = ("draft", "accepted", "deprecated")
 SCHEMA = 1
@@ -31,6 +31,11 @@ class Reviewed:
     def of(self, kind: str) -> Mapping[str, str]:
         """Return identifier -> citation key of one kind."""
         return {"models": self.models, "benchmarks": self.benchmarks, "metrics": self.metrics}[kind]
+
+    def citation(self, kind: str, identifier: str) -> str | None:
+        """Return the citation key of an identifier, None if it is not reviewed; ``NAME-random`` goes with ``NAME``."""
+        reviewed = self.of(kind)
+        return reviewed.get(identifier) or reviewed.get(identifier.removesuffix("-random"))
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,12 @@ class Registry:
             return LOCAL
         reviewed = self.plugins.get(plugin)
         return reviewed.status if reviewed and reviewed.distribution == distribution else "unreviewed"
+
+    def citation(self, entry: Entry) -> str:
+        """Return the citation key of what a plugin provides, "" where the registry has none."""
+        reviewed = self.plugins.get(entry.plugin.name)
+        ours = reviewed is not None and reviewed.distribution == entry.plugin.distribution
+        return (ours and reviewed is not None and reviewed.citation(entry.kind, entry.spec.listed)) or ""
 
 
 @dataclass(frozen=True)
@@ -132,10 +143,20 @@ def _reviewed(name: str, value: Any) -> Reviewed:
         )
     if type(entry["version"]) is not int:  # true is an int too
         raise ContractViolation(f"registry.yaml: {where} has version {entry['version']!r}; a whole number is expected")
-    lists = {
-        kind: {key: str(cite) for key, cite in _plain(entry.get(kind), f"{where}, {kind}").items()} for kind in KINDS
-    }
+    lists = {kind: _cited(entry.get(kind), f"{where}, {kind}") for kind in KINDS}
     return Reviewed(name, str(entry["distribution"]), entry["status"], entry["version"], **lists)
+
+
+def _cited(value: Any, where: str) -> dict[str, str]:
+    """Return identifier -> citation key, from ``identifier: key`` and from ``key: [identifier, ...]``."""
+    cited: dict[str, str] = {}
+    for name, content in _plain(value, where).items():
+        key = name if isinstance(content, list) else str(content)
+        for identifier in _names(content, f"{where}, {name}") if isinstance(content, list) else [name]:
+            if identifier in cited:
+                raise ContractViolation(f"registry.yaml: {where} lists {identifier!r} twice")
+            cited[identifier] = key
+    return cited
 
 
 def _matrix(number: int, value: Any) -> Matrix:
@@ -200,7 +221,7 @@ def _not_reviewed(registry: Registry, catalogue: Catalogue) -> list[Problem]:
             for entry in entries:
                 reviewed = registry.plugins.get(entry.plugin.name)
                 ours = reviewed is not None and reviewed.distribution == entry.plugin.distribution
-                if ours and reviewed is not None and identifier not in reviewed.of(kind):
+                if ours and reviewed is not None and reviewed.citation(kind, identifier) is None:
                     found.append(
                         Problem(
                             f"{kind[:-1]} {identifier!r} of plugin {entry.plugin.name!r} is not in registry.yaml",
@@ -241,10 +262,7 @@ def _leaderboard(registry: Registry, catalogue: Catalogue) -> list[Problem]:
             ("models", model) for names in (row.models, row.controls) if not isinstance(names, str) for model in names
         ]
         for kind, identifier in wanted:
-            if (
-                identifier not in catalogue.entries[kind]
-                and identifier.partition("@")[0] not in catalogue.entries[kind]
-            ):
+            if not catalogue.has(kind, identifier):
                 guess = did_you_mean(identifier, catalogue.identifiers(kind))
                 found.append(
                     Problem(

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 from urllib.parse import quote
 
 from mousebench.errors import ContractViolation, UnknownIdentifier
 
+ANY_NAME = "NAME"  # upper case: no identifier can be that
 _NAME = r"[a-z0-9]+(?:[._-][a-z0-9]+)*"
 _IDENTIFIER = re.compile(rf"(?:{_NAME}/)?{_NAME}(?:@{_NAME})?")
 
 
 @dataclass(frozen=True)
 class Spec:
-    """One model, benchmark or metric that a plugin provides.
+    """One model, benchmark or metric that a plugin provides, or a whole family of models.
 
     Parameters
     ----------
@@ -28,21 +30,58 @@ class Spec:
         ``variant="VARIANT"``. A module-level function or a ``functools.partial`` of one, so that it can be pickled.
     description : str
         One line for ``mousebench list``.
+    metadata : mapping of str to str, int or float, optional
+        What is known of a model without loading it, for ``show`` and ``list --json``; by convention ``parameters``,
+        ``depth``, ``layers``, ``input_size``, ``training`` and ``cluster``. What to cite is said in registry.yaml.
+    architecture : callable, optional
+        As ``load``, but untrained and without need of any file: what ``--weights FILE`` fills. A model without it is
+        loaded and then filled.
+    missing : callable, optional
+        Says in a word or two what must be downloaded or installed before the model can be used, "" if nothing must.
+        ``list`` calls it, so it is quick and imports nothing heavy.
+    family : bool
+        The identifier is that of a family and answers to ``identifier/NAME``; ``load`` and ``architecture`` are called
+        with ``name="NAME"``.
 
     Raises
     ------
     ContractViolation
-        If the identifier is not of that form, or ``load`` cannot be called.
+        If the identifier is not of that form, or what should be callable cannot be called.
     """
 
     identifier: str
     load: Callable[..., Any]
     description: str = ""
+    metadata: Mapping[str, str | int | float] = field(default_factory=dict, hash=False)
+    _: KW_ONLY
+    architecture: Callable[..., Any] | None = None
+    missing: Callable[[], str] | None = None
+    family: bool = False
 
     def __post_init__(self) -> None:
         check_identifier(self.identifier)
-        if not callable(self.load):
-            raise ContractViolation(f"Spec {self.identifier!r}: load is {self.load!r}, which cannot be called")
+        for name in ("load", "architecture", "missing"):
+            value = getattr(self, name)
+            if not callable(value) and (name == "load" or value is not None):
+                raise ContractViolation(f"Spec {self.identifier!r}: {name} is {value!r}, which cannot be called")
+        for name, value in self.metadata.items():
+            good = isinstance(value, str) or (isinstance(value, int | float) and math.isfinite(value))
+            if not good or not isinstance(name, str):
+                raise ContractViolation(f"Spec {self.identifier!r}: metadata {name!r} is {value!r}, no text or number")
+        if self.family and ("/" in self.identifier or "@" in self.identifier):
+            raise ContractViolation(f"Spec {self.identifier!r}: the identifier of a family is one plain name")
+
+    @property
+    def listed(self) -> str:
+        """The identifier as it is listed: that of a family stands for many, ``family/NAME``."""
+        return f"{self.identifier}/{ANY_NAME}" if self.family else self.identifier
+
+
+def unregistered(identifier: str, load: Callable[[], Any], description: str) -> Spec:
+    """Return a Spec of something that no plugin declares; its name is none that a plugin could give."""
+    spec = Spec("unregistered", load, description)
+    object.__setattr__(spec, "identifier", identifier)
+    return spec
 
 
 def check_identifier(identifier: object) -> str:
@@ -76,7 +115,7 @@ def seed_of(name: str, variant: str | None) -> int:
     """
     if variant is None:
         return 0
-    if not variant.isdecimal() or variant != str(int(variant)):
+    if not variant.isdecimal() or variant != str(int(variant)) or int(variant) >= 2**63:
         raise UnknownIdentifier(f"model {name!r} has no variant {variant!r}", "its variants are seeds: 0, 1, 2 ...")
     return int(variant)
 

@@ -146,7 +146,15 @@ def test_list_as_json(cli: Cli) -> None:
     assert list(content) == ["models", "benchmarks", "metrics", "broken"]
     for kind in ("models", "benchmarks", "metrics"):
         for row in content[kind]:
-            assert set(row) == {"identifier", "description", "plugin", "distribution", "status"}
+            assert set(row) == {
+                "identifier",
+                "description",
+                "plugin",
+                "distribution",
+                "status",
+                "missing",
+                "metadata",
+            }
         names = [row["identifier"] for row in content[kind]]
         assert names == sorted(names)
     pixels = next(row for row in content["models"] if row["identifier"] == "pixels")

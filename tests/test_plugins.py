@@ -260,6 +260,76 @@ def test_a_variant_of_something_that_has_none_is_unknown(variants: Catalogue) ->
         variants.load("models", "plain@x")
 
 
+FAMILY = """
+    from mousebench import Spec, hookimpl
+
+    def load(name, variant=None):
+        return "trained", name, variant
+
+    def architecture(name, variant=None):
+        return "untrained", name, variant
+
+    @hookimpl
+    def mousebench_models():
+        return [
+            Spec("zoo", load, architecture=architecture, missing=lambda: "weights", family=True),
+            Spec("zoo/special", load=list),
+            Spec("bare", lambda name: name, family=True),
+            Spec("bad", dict, missing=lambda: {}["x"]),
+        ]
+"""
+
+
+@pytest.fixture
+def family(environment: Environment) -> Catalogue:
+    environment.install("mine", "zoo", FAMILY)
+    return discover()
+
+
+def test_a_family_answers_to_all_its_names(family: Catalogue) -> None:
+    assert family.identifiers("models") == ["bad", "bare/NAME", "zoo/NAME", "zoo/special"]
+    assert family.load("models", "zoo/net.v1") == ("trained", "net.v1", None)
+    assert family.load("models", "zoo/net@3") == ("trained", "net", "3")
+    assert family.load("models", "zoo/special") == []  # one that is registered as it is
+    assert family.load("models", "bare/x") == "x"
+    entry = family.find("models", "zoo/net@3")
+    assert entry.load("zoo/net@3", untrained=True) == ("untrained", "net", "3")
+    assert family.find("models", "bare/x").load("bare/x", untrained=True) == "x"  # it has no architecture of its own
+    assert family.has("models", "zoo/whatever")
+    assert not family.has("models", "zoo")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("zoo", "unknown model 'zoo'"),
+        ("zoo/", "unknown model 'zoo/'"),
+        ("zoo/A", "unknown model 'zoo/A'"),
+        ("zoo/a/b", "unknown model 'zoo/a/b'"),
+        ("other/a", "unknown model 'other/a'"),
+        ("zoo/NAME", "'zoo/NAME' stands for a family of models"),
+        ("bare/x@3", "model 'bare/NAME' has no variants, so 'bare/x@3' is unknown"),
+        ("zoo/special@3", "model 'zoo/special' has no variants"),
+    ],
+)
+def test_what_is_no_name_of_a_family_is_unknown(family: Catalogue, wrong: str, said: str) -> None:
+    with pytest.raises(UnknownIdentifier, match=said):
+        family.load("models", wrong)
+
+
+def test_two_families_of_one_name_are_a_clash(environment: Environment) -> None:
+    for distribution in ("mine", "yours"):
+        environment.install(distribution, f"zoo-{distribution}", FAMILY)
+    with pytest.raises(PluginConflict, match=r"model 'zoo/NAME' is provided by mine .* and by yours"):
+        discover().find("models", "zoo/net")
+
+
+def test_the_list_says_what_is_missing_and_survives_who_cannot_say(family: Catalogue, cli: Cli) -> None:
+    rows = {row["identifier"]: row["missing"] for row in json.loads(cli("list", "--json").out)["models"]}
+    assert rows == {"bad": "KeyError: 'x'", "bare/NAME": "", "zoo/NAME": "weights", "zoo/special": ""}
+    assert "models (4, 2 of them without a download)" in cli("list").out
+
+
 @pytest.mark.parametrize("wrong", ["net@", "net@A B", "net@../../x", "net@a@b"])
 def test_a_variant_is_an_identifier_too(variants: Catalogue, wrong: str) -> None:
     with pytest.raises(UnknownIdentifier, match="unknown model"):
@@ -330,7 +400,7 @@ def test_damaged_weights_are_not_used(tmp_path: Path, monkeypatch: pytest.Monkey
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
     (folder / "resnet18-f37072fd.pth").write_bytes(b"half a file")
-    with pytest.raises(StoreError, match=r"resnet18-f37072fd.pth is damaged"):
+    with pytest.raises(StoreError, match=r"resnet18-f37072fd.pth \(11 bytes\) is damaged"):
         discover().load("models", "resnet18")
 
 
@@ -346,6 +416,8 @@ def test_a_plugin_file_needs_no_installation(tmp_path: Path, environment: Enviro
         "plugin": "local",
         "distribution": "local",
         "status": "local",
+        "missing": "",
+        "metadata": {},
     }
 
 

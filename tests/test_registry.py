@@ -87,6 +87,25 @@ def test_what_is_read(written, environment: Environment) -> None:
     assert row.controls == ("net",)
 
 
+def test_models_can_be_listed_by_what_they_cite(written, environment: Environment) -> None:
+    environment.install("my-dist", "mine", plugin("net", "net-random", "other"))
+    registry = read_registry(written("models: {net: someone2020}", "models: {someone2020: [net, other]}"))
+    found = discover()
+    assert problems(registry, found) == []
+    cited = {name: registry.citation(entry) for name, (entry,) in found.entries["models"].items()}
+    assert cited == dict.fromkeys(("net", "net-random", "other"), "someone2020")  # a twin goes with its net
+
+
+def test_what_is_not_reviewed_cites_nothing(written, environment: Environment) -> None:
+    environment.install("my-dist", "mine", plugin("net", "new", "new-random"))
+    environment.install("your-dist", "yours", plugin("yours", bench="b", metric="m"))
+    registry, found = read_registry(written()), discover()
+    cited = {name: registry.citation(entry) for name, (entry,) in found.entries["models"].items()}
+    assert cited == {"net": "someone2020", "new": "", "new-random": "", "yours": ""}
+    said = [problem.what for problem in problems(registry, found)]
+    assert said == [f"model {name!r} of plugin 'mine' is not in registry.yaml" for name in ("new", "new-random")]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -101,6 +120,9 @@ def test_what_is_read(written, environment: Environment) -> None:
         ("distribution: my-dist", "x: 1", "plugin 'mine' has the unknown key 'x'"),
         ("        version: 1\n", "", "plugin 'mine' lacks the key 'version'"),
         ("models: {net: someone2020}", "models: [net]", "plugin 'mine', models is not a mapping"),
+        ("models: {net: someone2020}", "models: {s: [3]}", "plugin 'mine', models, s is [3]; a list of names"),
+        ("models: {net: someone2020}", "models: {s: [net, net]}", "plugin 'mine', models lists 'net' twice"),
+        ("models: {net: someone2020}", "models: {s: [net], net: s}", "plugin 'mine', models lists 'net' twice"),
         ("citations: {someone2020: Someone (2020).}", "citations: [x]", "citations is not a mapping"),
         ("benchmark: bench", "benchmrk: bench", "leaderboard row 1 has the unknown key 'benchmrk'"),
         ("metrics: [metric]", "metrics: metric", "leaderboard row 1, metrics is 'metric'; a list of names"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mousebench import Spec
 from mousebench.errors import ContractViolation
 from mousebench.plugins import result_name
-from mousebench.specs import check_identifier, file_name, split_variant
+from mousebench.specs import check_identifier, file_name, is_identifier, split_variant
 
 GOOD = ["a", "0", "mobilenet_v2", "squeezenet1_1", "timm/vit-b.16_x", "resnet18-random@3", "timm/net@small-2"]
 BAD = [
@@ -66,10 +66,38 @@ def test_a_load_that_cannot_be_called_is_refused() -> None:
         Spec("my-net", load=3)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", ["architecture", "missing"])
+def test_what_may_be_called_must_be_callable(name: str) -> None:
+    with pytest.raises(ContractViolation, match=f"'my-net': {name} is 'x'"):
+        Spec("my-net", load=dict, **{name: "x"})
+
+
+@pytest.mark.parametrize("value", [None, [1], float("nan"), float("inf"), {}])
+def test_metadata_are_texts_and_numbers(value: object) -> None:
+    assert Spec("my-net", dict, metadata={"depth": 3, "loss": 0.5, "training": "none"}).metadata["depth"] == 3
+    with pytest.raises(ContractViolation, match=r"'my-net': metadata 'depth' is .*, no text or number"):
+        Spec("my-net", load=dict, metadata={"depth": value})  # type: ignore[dict-item]
+
+
+def test_a_family_is_listed_with_a_placeholder_that_is_no_identifier() -> None:
+    spec = Spec("timm", load=dict, family=True)
+    assert spec.listed == "timm/NAME"
+    assert not is_identifier(spec.listed)
+    assert Spec("timm", load=dict).listed == "timm"
+
+
+@pytest.mark.parametrize("identifier", ["a/b", "a@b"])
+def test_a_family_has_one_plain_name(identifier: str) -> None:
+    with pytest.raises(ContractViolation, match="the identifier of a family is one plain name"):
+        Spec(identifier, load=dict, family=True)
+
+
 def test_a_spec_can_be_pickled() -> None:
-    spec = pickle.loads(pickle.dumps(Spec("a", load=partial(int, "7"), description="seven")))
-    assert spec.load() == 7
-    assert spec.description == "seven"
+    spec = Spec("a", partial(int, "7"), "seven", {"depth": 3}, architecture=int, missing=str)
+    again = pickle.loads(pickle.dumps(spec))
+    assert again.load() == 7
+    assert again.metadata == {"depth": 3}
+    assert (again.architecture, again.missing, again.description) == (int, str, "seven")
 
 
 @pytest.mark.parametrize(

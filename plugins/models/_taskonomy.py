@@ -11,7 +11,8 @@ from torch import nn
 from torchvision import transforms
 
 from mousebench import TorchModel
-from mousebench_plugins.models._weights import fill, published_file, read_state_dict
+from mousebench.checkpoints import fill, read_state_dict
+from mousebench_plugins.models._weights import published_file
 from mousebench_plugins.models.taskonomy import ENCODERS, RANDOM, weights_file
 
 URL = "https://github.com/alexsax/visual-prior/raw/networks/assets/pytorch"
@@ -123,11 +124,11 @@ def trained(task: str, *, latent: bool, imagenet: bool) -> TorchModel:
     return _model(net, latent, imagenet, channels)
 
 
-def untrained(seed: int, *, latent: bool, imagenet: bool) -> TorchModel:
+def untrained(seed: int, *, latent: bool, imagenet: bool, channels: int = 3) -> TorchModel:
     """Return the encoder with the weights that its constructor draws under a seed; the same in every process."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _model(Encoder(), latent, imagenet)
+        return _model(Encoder(channels), latent, imagenet, channels)
 
 
 def _model(net: nn.Module, latent: bool, imagenet: bool, channels: int = 3) -> TorchModel:

@@ -1,60 +1,71 @@
-"""Build torchvision nets: untrained under a seed of their own, or from the weights file."""
+"""Build torchvision's nets: untrained under a seed of their own, or from the weights file."""
 
 from __future__ import annotations
 
-import hashlib
+import re
 from pathlib import Path
-from urllib.parse import urlparse
+from typing import Any
 
 import torch
+import torchvision
+from torch import nn
 from torchvision import models
 
 from mousebench import TorchModel
-from mousebench.errors import MissingData, StoreError
-from mousebench.fetching import offline
+from mousebench.checkpoints import fill, read_state_dict
+from mousebench.errors import MissingDependency
+from mousebench_plugins.models._preprocess import squash
+from mousebench_plugins.models._torchvision_nets import NETS, Net
+from mousebench_plugins.models._weights import published_file
+
+_OLD_DENSE = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(?=[12]\.)")
 
 
-def untrained(name: str, seed: int) -> TorchModel:
+def untrained(name: str, seed: int = 0, *, crop: bool = False) -> TorchModel:
     """Return a net with the weights that its constructor draws under a seed; the same in every process."""
+    net = NETS[name]
+    weights = _weights(net)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return TorchModel(models.get_model(name, weights=None))
+        module = models.get_model(name, weights=None, **_options(net))
+    if name.startswith("densenet"):
+        module.register_load_state_dict_pre_hook(_rename_old_dense)
+    own = weights.transforms()
+    return TorchModel(module, own if crop else squash((net.pixels, net.pixels), own.mean, own.std))
 
 
-def trained(name: str, *, crop: bool) -> TorchModel:
+def trained(name: str, *, crop: bool = False) -> TorchModel:
     """Return a net with its ImageNet weights, with the paper's preprocessing or the weights' own."""
-    weights = models.get_model_weights(name)["IMAGENET1K_V1"]
-    net = models.get_model(name, weights=None)
-    net.load_state_dict(_state_dict(name, weights.url))
-    return TorchModel(net, preprocess=weights.transforms() if crop else None)
-
-
-def _state_dict(name: str, url: str) -> dict[str, torch.Tensor]:
-    file = Path(urlparse(url).path).name
-    path = Path(torch.hub.get_dir(), "checkpoints", file)
-    if not path.is_file():
-        _download(name, url, path)
+    net = NETS[name]
+    url = _weights(net).url
     # the end of the file's name is the start of its sha256
-    expected = path.stem.rpartition("-")[2]
-    if not hashlib.sha256(path.read_bytes()).hexdigest().startswith(expected):
-        raise StoreError(
-            f"{path} is damaged: its sha256 does not start with {expected}", "delete it, it is downloaded again"
-        )
-    state: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return state
+    path = published_file(name, url, Path(net.file).stem.rpartition("-")[2], f"{name}-random")
+    model = untrained(name, crop=crop)
+    fill(model.module, read_state_dict(path), path.name)
+    return model
 
 
-def _download(name: str, url: str, path: Path) -> None:
-    hint = f"put the file there, or score '{name}-random', which needs no weights"
-    if offline():
-        raise MissingData(
-            f"the weights of {name!r} are missing: {path.name}, looked for in {path.parent} (--offline is set)", hint
-        )
+def _weights(net: Net) -> Any:
+    """Return torchvision's entry for the weights of a net; to have it, no file is needed."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rpartition("-")[2], progress=False)
-    except Exception as error:  # no network, a proxy, a full disk: many kinds, one remedy
-        raise MissingData(
-            f"the weights of {name!r} are missing: {path.name}, looked for in {path.parent}; downloading {url} fails: {error}",
-            hint,
+        return models.get_model_weights(net.name)[net.weights]
+    except (ValueError, KeyError) as error:
+        raise MissingDependency(
+            f"torchvision {torchvision.__version__} has no {net.name!r} with weights {net.weights}",
+            "install a torchvision that has it, or score a net that this one has",
         ) from error
+
+
+def _options(net: Net) -> dict[str, Any]:
+    """Return what the constructor must be told so that the untrained net is the trained one but for its weights."""
+    if net.name in ("googlenet", "inception_v3"):
+        # the weights hold the heads that only training uses, and want inputs scaled their own way; told what draws
+        # the weights, the constructor does not warn that this may change
+        return {"aux_logits": True, "transform_input": True, "init_weights": True}
+    return {"image_size": net.pixels} if net.name.startswith("vit_") else {}
+
+
+def _rename_old_dense(_module: nn.Module, state: dict[str, Any], *_: Any) -> None:
+    """Rename the tensors of a densenet as today's net calls them: the published files are of before."""
+    for key in list(state):
+        state[_OLD_DENSE.sub(r"\1", key)] = state.pop(key)

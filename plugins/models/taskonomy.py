@@ -97,11 +97,15 @@ def mousebench_models():
             f"taskonomy/{name}",
             load=partial(load, name),
             description=f"Taskonomy, {task.cluster or 'no'} cluster: {task.goal}; @latent: the output only",
+            metadata=metadata(name),
+            architecture=partial(load_architecture, name),
+            missing=partial(missing, name),
         )
     yield Spec(
         f"taskonomy/{RANDOM}",
         load=load_random,
         description="Taskonomy, untrained, seed 0; @K: seed K; @latent: the output only",
+        metadata=metadata(RANDOM),
     )
 
 
@@ -128,6 +132,13 @@ def weights_file(task: str) -> str:
     return f"{task}_encoder-{ENCODERS[task].sha256}.pth"
 
 
+def missing(task: str) -> str:
+    """Say whether the weights file of a task is not on this machine yet."""
+    from mousebench.home import torch_checkpoints
+
+    return "" if (torch_checkpoints() / weights_file(task)).is_file() else "weights"
+
+
 def load(task: str, variant: str | None = None):
     """Return the encoder of a task, with its published weights.
 
@@ -140,9 +151,21 @@ def load(task: str, variant: str | None = None):
     """
     from mousebench_plugins.models._taskonomy import trained
 
-    known = [name for name in _VARIANTS if name == "latent" or ENCODERS[task].channels == 3]
-    latent, imagenet = _choices(f"taskonomy/{task}", variant, known)
+    latent, imagenet = _choices_of(task, variant)
     return trained(task, latent=latent, imagenet=imagenet)
+
+
+def load_architecture(task: str, variant: str | None = None):
+    """Return the same encoder and preprocessing untrained, for weights from elsewhere."""
+    from mousebench_plugins.models._taskonomy import untrained
+
+    latent, imagenet = _choices_of(task, variant)
+    return untrained(0, latent=latent, imagenet=imagenet, channels=ENCODERS[task].channels)
+
+
+def _choices_of(task: str, variant: str | None) -> tuple[bool, bool]:
+    known = [name for name in _VARIANTS if name == "latent" or ENCODERS[task].channels == 3]
+    return _choices(f"taskonomy/{task}", variant, known)
 
 
 def load_random(variant: str | None = None):
