@@ -278,7 +278,7 @@ def row_of(score: xr.Dataset, ceiling: xr.Dataset, target: xr.DataArray, seed: i
         stimuli=xr.DataArray(np.zeros(4), dims="stimulus"),
         metric=SimpleNamespace(thing=SimpleNamespace(normalisation="ratio")),
     )
-    return results._site_row("S", score, site_draws(score, ceiling, "ratio", target, seed), comparison)  # noqa: SLF001
+    return results._site_row("S", score, site_draws(score, ceiling, "ratio", target, seed), comparison)
 
 
 def test_score_and_interval_of_a_metric_per_neuroid() -> None:
