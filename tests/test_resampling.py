@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,8 @@ import xarray as xr
 from worlds import driven, layers_of, responses_of
 
 from mousebench import results
+from mousebench.assemblies import load, make_stimuli, save
+from mousebench.comparison import Comparison, Named
 from mousebench.rdms import resampled_rdms
 from mousebench.reliability import rdm_reliability
 from mousebench.resampling import (
@@ -21,9 +24,13 @@ from mousebench.resampling import (
     two_sided_p,
     weighted_median,
 )
-from mousebench.results import mean_draws, site_draws, with_mean_score
+from mousebench.results import join_sites, mean_draws, site_draws, with_mean_score
+from mousebench.scoring import score_model
+from mousebench_plugins.metrics._cka import Cka
+from mousebench_plugins.metrics._pls import Pls
 from mousebench_plugins.metrics._ridge import Ridge
 from mousebench_plugins.metrics._rsa import Rsa
+from mousebench_plugins.metrics._rsa_nnls import RsaNnls, as_published, leak_free
 
 
 def site(n_neuroids: int, animals: list[str] | None = None) -> xr.DataArray:
@@ -353,3 +360,90 @@ def test_noise_models_score_zero_on_average() -> None:
     # 2 repeats x 6 folds x 15 pairs, 1 x 5 folds x 7 images x 20 neuroids: sd of a world's raw is about .07 and .06
     for name, values in raws.items():
         assert abs(np.mean(values)) < 0.03, (name, np.mean(values), np.std(values))
+
+
+# from stimuli to a result
+
+
+class Features:
+    """A model whose layers are random projections of pixels."""
+
+    layers = ("first", "second")
+
+    def __init__(self) -> None:
+        self.fingerprint = {"model": "unknown"}  # nothing is cached
+
+    def activations(self, images: np.ndarray, layers: object) -> dict[str, np.ndarray]:
+        pixels = images[..., 0].reshape(len(images), -1) / 128 - 1
+        rng = np.random.default_rng(0)
+        return {name: np.maximum(pixels @ rng.normal(size=(64, 30)), 0) for name in self.layers}
+
+
+class Sites:
+    """A benchmark of which one site has lost all of its responses, and one has a single neuroid."""
+
+    version = 1
+    metrics = ()
+    sites = ("good", "lost", "other", "single")
+
+    def stimuli(self) -> xr.DataArray:
+        return make_stimuli(np.random.default_rng(0).integers(0, 256, (24, 8, 8), dtype=np.uint8), np.arange(24))
+
+    def target(self, name: str) -> xr.DataArray:
+        pixels = self.stimuli().values.reshape(24, -1) / 128 - 1
+        target = responses_of(driven(pixels, 1 if name == "single" else 9, len(name)), 4, 0.5)
+        return target.copy(data=np.full_like(target.values, np.nan)) if name == "lost" else target
+
+
+FEW = {"n_permutations": 3, "n_bootstraps": 40}
+METRICS = {
+    "rsa": lambda: Rsa(repeats=1, **FEW),
+    "rsa-nnls": lambda: RsaNnls(leak_free, repeats=1, **FEW),
+    "rsa-nnls-published": lambda: RsaNnls(as_published, repeats=1, **FEW),
+    "cka": lambda: Cka(repeats=1, **FEW),
+    "pls": lambda: Pls(repeats=1, n_components=3, **FEW),
+    "ridge": lambda: Ridge(repeats=1, **FEW),
+}
+
+
+def result_of(metric: str, sites: list[str]) -> xr.Dataset:
+    comparison = Comparison(Named("made-up", Sites(), None), Named(metric, METRICS[metric](), None), sites, 0)
+    return score_model(Named("features", Features(), None), comparison, device="cpu")
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_site_that_lost_its_responses_has_no_score_and_others_go_on(metric: str, tmp_path: Path) -> None:
+    result = result_of(metric, list(Sites.sites))
+    row = {name: result.isel(site=number) for number, name in enumerate(Sites.sites)}
+    for name in ("raw", "ceiling", "score", "ci_low", "ci_high", "raw_low", "raw_high", "null_p"):
+        assert np.isnan(float(row["lost"][name])), name
+    assert "no score" in str(row["lost"]["notes"].values)
+    for name in ("good", "other"):
+        assert float(row[name]["ci_low"]) < float(row[name]["score"]) < float(row[name]["ci_high"])
+        assert 0 < float(row[name]["null_p"]) <= 1
+    needs_two = metric.startswith("rsa")
+    assert np.isnan(float(row["single"]["score"])) == needs_two
+    there = [float(row[name]["score"]) for name in Sites.sites if np.isfinite(float(row[name]["score"]))]
+    assert result.attrs["mean_score"] == pytest.approx(np.mean(there))
+    assert result.attrs["mean_score_low"] < result.attrs["mean_score"] < result.attrs["mean_score_high"]
+    # no site knows of the others
+    again = result_of(metric, ["other", "lost"])
+    for name in ("raw", "ceiling", "score", "ci_low", "ci_high", "null_p", "raw_low"):
+        assert float(again[name][0]) == float(row["other"][name])
+    save(result, tmp_path / "result.nc")
+    assert load(tmp_path / "result.nc").attrs["mean_score_low"] == result.attrs["mean_score_low"]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_sites_scored_in_two_runs_make_the_result_of_one(metric: str) -> None:
+    """Also where one of the runs has no layers' weights, null and draws for want of responses."""
+    order = list(Sites.sites)
+    whole = result_of(metric, order)
+    for some in (["lost"], ["good", "other"]):
+        rest = [name for name in order if name not in some]
+        joined = join_sites(result_of(metric, rest), result_of(metric, some), order)
+        assert set(joined.data_vars) == set(whole.data_vars)
+        for name in whole.data_vars:
+            np.testing.assert_array_equal(joined[name].values, whole[name].values, err_msg=str(name))
+        for name in ("mean_score", "mean_score_low", "mean_score_high"):
+            assert joined.attrs[name] == whole.attrs[name]
