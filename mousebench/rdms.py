@@ -173,7 +173,7 @@ def resampled_rdms(means: np.ndarray, counts: np.ndarray, chunk: int = 256) -> n
     for start in range(0, means.shape[1], chunk):
         part = means[:, start : start + chunk]
         product += (part[first] * part[second]) @ counts[:, start : start + chunk].T
-    total, row_sum = counts.sum(1), means @ counts.T
+    total, row_sum = np.maximum(counts.sum(1), 1), means @ counts.T  # an empty resample is all 0, so has no variance
     covariance = product - row_sum[first] * row_sum[second] / total
     diagonal = first == second
     variance = covariance[diagonal]

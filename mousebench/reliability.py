@@ -135,6 +135,9 @@ def rdm_reliability(cube: np.ndarray, rng: np.random.Generator, n_splits: int = 
     for mask in half_masks(cube.shape[1], n_splits, rng):
         first, second = half_means(cube, mask[None])
         whole = ~np.isnan(first[0]).any(0) & ~np.isnan(second[0]).any(0)  # a half may lack all trials of a stimulus
+        if not whole.any():
+            values.append(np.nan)
+            continue
         triangles = [upper_triangle(correlation_rdm(*gram([half[0][:, whole]]))) for half in (first, second)]
         values.append(pearson_columns(triangles[0][:, None], triangles[1][:, None])[0])
     return np.array(values)

@@ -78,11 +78,13 @@ def with_mean_score(result: xr.Dataset) -> xr.Dataset:
 
 
 def mean_draws(result: xr.Dataset) -> np.ndarray:
-    """Return draws (bootstrap) of the mean over the sites that have a score; images are the same in all sites."""
+    """Return draws (bootstrap) of the mean over the sites that have a score; images are the same in all sites.
+
+    NaN where one of these sites has none: the others' draws would lie about another mean.
+    """
     if "score_draws" not in result:
         return np.array([np.nan])
     draws = result["score_draws"].values[np.isfinite(result["score"].values)].astype(float)
-    draws = draws[np.isfinite(draws).all(1)]
     return np.asarray(draws.mean(0)) if len(draws) else np.array([np.nan])
 
 

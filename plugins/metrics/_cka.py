@@ -117,6 +117,8 @@ class Cka(RdmMetric):
     version = 1
     accepts = frozenset({"responses"})
     what = "Gram"
+    least_images = 4
+    least_neuroids = 1
 
     def __init__(self, *, repeats: int = 10, **options: int) -> None:
         super().__init__(best_layer, repeats=repeats, **options)

@@ -308,9 +308,8 @@ class PerNeuroid:
         values = np.full(cube.shape[2], np.nan)
         usable, _ = usable_neuroids(average(target)["mean"].values)
         if cube.shape[1] < 2 or not usable.any():
-            return xr.Dataset(
-                {"ceiling": ("neuroid", values)}, attrs={"notes": json.dumps(["no ceiling: a single repetition"])}
-            )
+            why = "a single repetition" if usable.any() else "no neuroid is left"
+            return xr.Dataset({"ceiling": ("neuroid", values)}, attrs={"notes": json.dumps([f"no ceiling: {why}"])})
         rng = np.random.default_rng([seed, _SPLIT_STREAM])
         reliability = neuroid_reliability(cube[:, :, usable], rng, N_SPLITS)
         positive = np.where(reliability > 0, reliability, np.nan)
@@ -360,11 +359,14 @@ def _loo_r2(basis: FoldBasis, y: np.ndarray) -> np.ndarray:
     sse = ridge(basis, y, alpha_grid(basis, _CHOOSING_ALPHAS)).sse.min(0)
     n = len(y)
     sst = (n / (n - 1)) ** 2 * np.square(y - y.mean(0)).sum(0)
-    return np.where(sst > 0, 1 - sse / np.where(sst > 0, sst, 1), 0.0)
+    varies = np.ptp(y, axis=0) > 0  # the mean of equal numbers may differ from them by rounding
+    return np.where(varies, 1 - sse / np.where(varies, sst, 1), 0.0)
 
 
 def alpha_grid(basis: FoldBasis, relative: np.ndarray) -> np.ndarray:
     """Return penalties in units of the mean variance of the directions of a layer's training rows."""
+    if not basis.rank:
+        return relative  # the layer varies with the test images alone: nothing is penalised
     return np.asarray(relative * np.mean(basis.s**2))
 
 

@@ -106,6 +106,8 @@ class RdmMetric:
     accepts = frozenset({"responses", "rdm"})
     normalisation = "ratio"
     what = "RDM"
+    least_images = 3  # in a fold: pairs of fewer have no correlation
+    least_neuroids = 2
 
     def __init__(
         self,
@@ -184,9 +186,10 @@ class RdmMetric:
         outcomes: Mapping[str, Outcome] = {}
         if values:
             n_stimuli = len(next(iter(values.values())))
-            if n_stimuli < 3 * N_FOLDS:
+            least = self.least_images
+            if n_stimuli < least * N_FOLDS:
                 raise ContractViolation(
-                    f"{n_stimuli} stimuli are too few: {N_FOLDS} folds of at least 3, whose pairs are correlated, need {3 * N_FOLDS}"
+                    f"{n_stimuli} stimuli are too few: {N_FOLDS} folds of at least {least}, whose pairs are compared, need {least * N_FOLDS}"
                 )
             progress = progress or Silent()
             progress.start("sites x partitions, with permutations", self.repeats * len(values))
@@ -340,7 +343,7 @@ class RdmMetric:
         nothing = np.full(self.n_bootstraps, np.nan)
         usable, _ = usable_neuroids(average(responses)["mean"].values)
         cube = trial_cube(responses)[0][:, :, usable]
-        if cube.shape[1] < 2 or cube.shape[2] < 2:
+        if len(cube) < self.least_images or cube.shape[1] < 2 or cube.shape[2] < self.least_neuroids:
             return np.array([np.nan]), nothing
         means, counts, _ = self._neuroids(responses, seed)
         half = self.half_agreement(cube, np.random.default_rng([seed, _SPLIT_STREAM]))
@@ -350,7 +353,7 @@ class RdmMetric:
             for one in half_means(cube, half_masks(cube.shape[1], 1, np.random.default_rng([seed, _SPLIT_STREAM])))
         )
         whole = ~np.isnan(first).any(0) & ~np.isnan(second).any(0)
-        if whole.sum() < 2:
+        if whole.sum() < self.least_neuroids:
             return half, nothing
         pairs = self.halves(first[:, whole], second[:, whole])
         i, j = np.triu_indices(len(means), 1)
