@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from _timing import best_of, machine
 
-from mousebench.collector import one_blas_thread_each, reduce_tensor
+from mousebench.collector import one_blas_thread_each, reduce_tensors
 from mousebench.linalg import correlation_rdm
 
 N_IMAGES, N_FEATURES = 118, 800_000
@@ -31,7 +31,7 @@ def main() -> None:
 
     def ours() -> np.ndarray:
         with one_blas_thread_each() as pool:
-            return correlation_rdm(*reduce_tensor(tensor, pool), N_FEATURES)
+            return correlation_rdm(*reduce_tensors([tensor], pool), N_FEATURES)
 
     candidates = {
         "ours": ours,

@@ -23,7 +23,7 @@ def gram(chunks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray, int]:
     Parameters
     ----------
     chunks : iterable of (image, feature)
-        Any partition of the features, in any order.
+        Any partition of the features, in any order; those in float64 are read where they are.
 
     Returns
     -------
@@ -34,12 +34,15 @@ def gram(chunks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray, int]:
     total, row_sum, width = None, None, 0
     buffer = np.empty((0, 0))  # one for all chunks of a shape: fresh memory for each would cost as much as the product
     for chunk in chunks:
-        if buffer.shape != chunk.shape:
-            buffer = np.empty(chunk.shape)
-        np.copyto(buffer, chunk)
-        product = buffer @ buffer.T  # numpy sees x x' and computes one triangle of it
+        exact = chunk
+        if chunk.dtype != np.float64:
+            if buffer.shape != chunk.shape:
+                buffer = np.empty(chunk.shape)
+            np.copyto(buffer, chunk)
+            exact = buffer
+        product = exact @ exact.T  # numpy sees x x' and computes one triangle of it
         total = product if total is None else total + product
-        row_sum = buffer.sum(1) if row_sum is None else row_sum + buffer.sum(1)
+        row_sum = exact.sum(1) if row_sum is None else row_sum + exact.sum(1)
         width += chunk.shape[1]
     if total is None or row_sum is None:
         raise ValueError("no features to reduce")

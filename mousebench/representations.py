@@ -156,13 +156,13 @@ def _to_dataset(reductions: Reductions, stimuli: xr.DataArray, key: str) -> xr.D
     layers = reductions.layers
     ids = stimuli["stimulus_id"].values
     skipped = dict(reductions.skipped)
-    finite = [layer for layer in layers if np.isfinite(layer.gram).all()]
-    skipped.update({layer.name: "holds NaN or infinite values" for layer in layers if layer not in finite})
+    wrong = {layer.name: ~np.isfinite(layer.gram.diagonal()) for layer in layers}
+    finite = [layer for layer in layers if not wrong[layer.name].any()]
+    skipped.update({name: _not_finite(images) for name, images in wrong.items() if images.any()})
     if not finite:
         raise ContractViolation(
             "no layer is left to score", "; ".join(f"{n}: {why}" for n, why in list(skipped.items())[:3])
         )
-    notes = [f"layer {name} left out: {reason}" for name, reason in skipped.items()]
     return xr.Dataset(
         {
             "gram": (("layer", "stimulus", "stimulus_b"), np.stack([layer.gram for layer in finite])),
@@ -176,7 +176,7 @@ def _to_dataset(reductions: Reductions, stimuli: xr.DataArray, key: str) -> xr.D
         },
         attrs={
             "key": key,
-            "notes": json.dumps(notes),
+            "notes": json.dumps(_notes(skipped)),
             "duplicates": json.dumps(dict(reductions.duplicates)),
             "extraction": json.dumps({"device": reductions.device, "torch": installed_version("torch")}),
         },
@@ -195,6 +195,21 @@ def _without_layers(model: Model, stimuli: xr.DataArray, key: str) -> Layers:
         "layer": ("layer", np.empty(0, dtype=str)),
     }
     return Layers(xr.Dataset(empty, attrs={"key": key, "notes": "[]", "extraction": "{}"}))
+
+
+def _not_finite(images: np.ndarray) -> str:
+    """Say that a layer is not finite, and for which images where it is not for all."""
+    numbers = np.flatnonzero(images)
+    which = "" if images.all() else f" for image {', '.join(map(str, numbers[:5]))}"
+    return f"holds NaN or infinite values{which}{' and others' if which and len(numbers) > 5 else ''}"
+
+
+def _notes(skipped: Mapping[str, str]) -> list[str]:
+    """Return a note for each reason why layers are left out; it names them all."""
+    names: dict[str, list[str]] = {}
+    for name, reason in skipped.items():
+        names.setdefault(reason, []).append(name)
+    return [f"layer{'s' * (len(some) > 1)} {', '.join(some)} left out: {reason}" for reason, some in names.items()]
 
 
 def _reduce(model: Model, stimuli: xr.DataArray, device: str, progress: Progress) -> Reductions:

@@ -331,7 +331,7 @@ def test_arrays_that_are_not_finite_are_left_out_with_a_note(bad: float) -> None
     values[2, 3] = bad
     found = get_arrays(Arrays({"a": values, "b": features()}))
     assert list(found) == ["b"]
-    assert found.notes == ["layer a left out: holds NaN or infinite values"]
+    assert found.notes == ["layer a left out: holds NaN or infinite values for image 2"]
     with pytest.raises(ContractViolation, match="no layer is left to score"):
         get_arrays(Arrays({"a": values}))
 
