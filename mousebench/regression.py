@@ -193,23 +193,23 @@ def pls2(basis: FoldBasis, y: np.ndarray, n_components: int) -> np.ndarray:
     mean, centred = _centre(y)
     responses = basis.u.T @ centred
     unfitted = responses @ responses.T
-    x = np.diag(basis.s)  # X in the basis U, less what the components so far explain
-    floor = _EXHAUSTED**2 * np.trace(unfitted)
-    scores: list[np.ndarray] = []
+    floor = len(y) * _EPS * np.trace(unfitted)  # below it there is rounding alone
+    scores = np.empty((0, basis.rank))
     for _ in range(min(n_components, basis.rank)):
         if np.trace(unfitted) <= floor:
             break
-        weight = eigh(x.T @ unfitted @ x, subset_by_index=[basis.rank - 1] * 2, check_finite=False)[1][:, 0]
-        score = x @ weight
-        for earlier in scores:
-            score -= (earlier @ score) * earlier
-        score /= np.linalg.norm(score)
-        x = x - np.outer(score, score @ x)
-        unfitted = unfitted - np.outer(score, score @ unfitted)
-        unfitted = unfitted - np.outer(unfitted @ score, score)
-        scores.append(score)
-    joint = np.reshape(scores, (len(scores), basis.rank))
-    return np.asarray((joint @ basis.to_test).T @ (joint @ responses) + mean)
+        # both sides of Y Y' lack what the components so far explain, so X, S in the basis U, need not
+        product = basis.s[:, None] * unfitted * basis.s
+        weight = eigh(product, subset_by_index=[basis.rank - 1] * 2, check_finite=False)[1][:, 0]
+        score = basis.s * weight
+        for _ in range(2):  # once would leave a small one askew
+            score -= scores.T @ (scores @ score)
+            score /= np.linalg.norm(score)
+        explained = unfitted @ score
+        unfitted = unfitted - np.outer(score, explained)
+        unfitted -= np.outer(explained - (score @ explained) * score, score)
+        scores = np.vstack([scores, score])
+    return np.asarray((scores @ basis.to_test).T @ (scores @ responses) + mean)
 
 
 @dataclass(frozen=True)
@@ -308,6 +308,6 @@ def _centre(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean of each column and the rest, exactly 0 where a column is constant."""
     mean = y.mean(0)
     centred = y - mean
-    constant = np.abs(centred).max(0) <= len(y) * _EPS * np.abs(mean)
+    constant = np.maximum(centred.max(0), -centred.min(0)) <= len(y) * _EPS * np.abs(mean)
     centred[:, constant] = 0
     return mean, centred

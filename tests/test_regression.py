@@ -162,13 +162,16 @@ def test_with_fewer_stimuli_than_components_the_training_responses_are_met() -> 
     agree(pls2(basis, y, N_COMPONENTS), y, 1e-11)
 
 
-def test_a_neuron_that_few_components_fit_is_left_as_it_is() -> None:
-    case = Case("j^-2")
-    basis = case.basis()
-    y = basis.u[:, :2] @ np.array([[1.0, 1.0], [2.0, 0.0]]) + 7
-    curve = pls1_curve(basis, y, N_COMPONENTS)
-    agree(curve[1:], np.broadcast_to(curve[1], curve[1:].shape), 1e-9)
-    agree(curve[-1], basis.to_test[:2].T @ np.array([[1.0, 1.0], [2.0, 0.0]]) + 7, 1e-9)
+@pytest.mark.parametrize("spectrum", SPECTRA)
+def test_neurons_that_few_components_fit_are_left_as_they_are(spectrum: str) -> None:
+    basis = Case(spectrum).basis()
+    planted = np.array([[1.0, 1.0], [2.0, 0.0]])
+    y = basis.u[:, :2] @ planted + 7
+    expected = basis.to_test[:2].T @ planted + 7
+    curve = pls1_curve(basis, y, 90)
+    agree(curve[1:], np.broadcast_to(expected, curve[1:].shape), 1e-9)
+    for n_components in (2, 3, 5, 25, 90):
+        agree(pls2(basis, y, n_components), expected, 1e-9)
 
 
 FITS: dict[str, Callable[[FoldBasis, np.ndarray], np.ndarray]] = {
