@@ -201,7 +201,8 @@ def as_float(tensor: torch.Tensor) -> torch.Tensor:
 
 def sample(tensor: torch.Tensor, axis: int, image: int) -> np.ndarray:
     """Return some features of one image, the same ones each time."""
-    features = torch.atleast_1d(tensor.detach().select(axis, image))
+    features = tensor.detach().select(axis, image)
+    features = features if features.ndim else features.reshape(1)
     places = np.unravel_index(np.arange(0, features.numel(), -(-features.numel() // _SAMPLE)), features.shape)
     some = features[tuple(torch.from_numpy(place).to(features.device) for place in places)]
     return np.asarray(as_float(some).reshape(-1).cpu().numpy())
