@@ -90,8 +90,10 @@ class Lockstep:
         """
         handles = [module.register_forward_pre_hook(self._begin) for module in self.net.modules()]
         handles += [module.register_forward_hook(self._end(path)) for path, module in self.hooked.items()]
-        running = [_Batch(batch, self) for batch in batches]
+        running: list[_Batch] = []
         try:
+            for images in batches:
+                running.append(_Batch(images, self))
             while True:
                 for number, batch in enumerate(running):
                     self._running = batch
