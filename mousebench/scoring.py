@@ -120,7 +120,8 @@ def as_model(model: Any) -> Model:
     ContractViolation
         If it is neither.
     """
-    if all(hasattr(model, name) for name in ("layers", "fingerprint", "activations")):
+    # the class is asked first: to ask a TorchModel itself for its layers is to run the net
+    if all(hasattr(type(model), name) or hasattr(model, name) for name in ("layers", "fingerprint", "activations")):
         found: Model = model
         return found
     from torch import nn

@@ -56,11 +56,10 @@ GOLDEN = {
     "mnasnet1_0": (158, 602_112, 151, 4_383_312, 16_005_288),
 }
 QUICK = ("alexnet", "squeezenet1_1", "shufflenet_v2_x0_5", "mnasnet0_5")
-GIANTS = ("regnet_y_128gf", "vit_h_14")  # minutes and many GB each
 
 
 def all_but(names, quick) -> list:
-    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in sorted(names)]
 
 
 def noise(n: int = 3, size: int = 64) -> np.ndarray:
@@ -127,9 +126,11 @@ def counted_depth(module: nn.Module) -> int:
     return sum(isinstance(part, kinds) for part in used)
 
 
-@pytest.mark.parametrize("name", all_but(set(NETS) - set(GIANTS), {"resnet18", "squeezenet1_1", "mobilenet_v3_small"}))
+@pytest.mark.parametrize("name", all_but(NETS, ("resnet18", "squeezenet1_1", "mobilenet_v3_small")))
 def test_the_table_has_each_net_s_depth_and_parameters(name: str) -> None:
-    module = mb.load_model(f"{name}-random").module
+    # on "meta" shapes without numbers: no time, no memory; regnets compute their widths with tensors
+    with torch.device("cpu" if name.startswith("regnet") else "meta"):
+        module = _torchvision.untrained(name).module
     assert counted_depth(module) == NETS[name].depth
     assert sum(parameter.numel() for parameter in module.parameters()) == NETS[name].parameters
 
