@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -170,8 +169,7 @@ class Extraction:
             except Exception as error:
                 plan = self._after(error, plan, progress)
             progress.finish()
-            gc.collect()  # tracebacks hold the net's frames, and those hold tensors
-            free_memory(self.device)
+            free_memory(self.device)  # after the error, whose traceback holds the net's frames and their tensors
 
     def _after(self, error: Exception, plan: Plan, progress: Progress) -> Plan:
         """Return the plan to go on with after an error; raise it where there is none."""
