@@ -39,7 +39,7 @@ def trained(name: str, *, crop: bool = False) -> TorchModel:
     net = NETS[name]
     url = _weights(net).url
     # the end of the file's name is the start of its sha256
-    path = published_file(name, url, Path(net.file).stem.rpartition("-")[2], f"{name}-random")
+    path = published_file(name, url, Path(net.file).stem.rpartition("-")[2], f"{name}-random", net.file)
     model = untrained(name, crop=crop)
     fill(model.module, read_state_dict(path), path.name)
     return model

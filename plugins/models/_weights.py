@@ -13,7 +13,7 @@ from mousebench.fetching import offline
 from mousebench.home import torch_checkpoints
 
 
-def published_file(model: str, url: str, sha256: str, instead: str) -> Path:
+def published_file(model: str, url: str, sha256: str, instead: str, name: str = "") -> Path:
     """Return the path of a published file after comparing it with its hash; downloads it if need be.
 
     Parameters
@@ -21,11 +21,13 @@ def published_file(model: str, url: str, sha256: str, instead: str) -> Path:
     model : str
         The identifier that needs it.
     url : str
-        Where it was published; its last part is the file's name.
+        Where it was published.
     sha256 : str
         The file's hash, or how it starts.
     instead : str
         The identifier of a model that needs no weights.
+    name : str, optional
+        The file's name; by default the last part of its address.
 
     Raises
     ------
@@ -34,7 +36,7 @@ def published_file(model: str, url: str, sha256: str, instead: str) -> Path:
     StoreError
         If it is not what was published.
     """
-    path = torch_checkpoints() / Path(urlparse(url).path).name
+    path = torch_checkpoints() / (name or Path(urlparse(url).path).name)
     if not path.is_file():
         _download(model, url, sha256, path, f"put the file there, or score {instead!r}, which needs no weights")
     try:
@@ -44,7 +46,7 @@ def published_file(model: str, url: str, sha256: str, instead: str) -> Path:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from error
     if not found.startswith(sha256):
         raise StoreError(
-            f"{path} ({path.stat().st_size} bytes) is damaged: its sha256 is {found}",
+            f"{path} ({path.stat().st_size} bytes) is damaged: its sha256 does not start with {sha256}",
             "delete it, it is downloaded again",
         )
     return path
