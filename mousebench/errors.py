@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable
 
 
@@ -62,3 +63,10 @@ class MissingDependency(MousebenchError):
 
 class StoreError(MousebenchError):
     """A file cannot be read, verified or written."""
+
+
+def print_error(error: MousebenchError) -> None:
+    """Print an error and its hint on stderr."""
+    sys.stderr.write(f"error: {error.message}\n")
+    if error.hint:
+        sys.stderr.write(f"hint: {error.hint}\n")
