@@ -37,6 +37,7 @@ class _Scores:
     draws: np.ndarray
     null_p: np.ndarray
     n_stimuli: int
+    attrs: dict[str, Any]
     notes: list[str]
 
     @property
@@ -88,7 +89,8 @@ def ranks(results: Sequence[xr.Dataset]) -> xr.Dataset:
     Dataset
         Along ``model``, in the order given: rank (equal scores share the best), rank_low, rank_high, group (1 is the best),
         mean_score, mean_score_low, mean_score_high; along (model, model_b): mean_difference, mean_low, mean_high, mean_p,
-        mean_p_corrected (Holm over pairs). The attribute ``notes`` (JSON) says what was left out.
+        mean_p_corrected (Holm over pairs). Attributes benchmark, metric, their versions, seed, simulated, and notes (JSON:
+        what was left out).
 
     Raises
     ------
@@ -175,7 +177,7 @@ def _ranked(data: _Scores) -> xr.Dataset:
             "mean_p_corrected": (pair, corrected),
         },
         coords={"model": data.models, "model_b": data.models},
-        attrs={"notes": json.dumps(notes)},
+        attrs={**data.attrs, "notes": json.dumps(notes)},
     )
 
 
@@ -235,12 +237,7 @@ def _standard_error(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _comparable(results: Sequence[xr.Dataset]) -> _Scores:
     """Check that results may be compared, and return their scores on the sites that they share."""
-    names = [str(result.attrs["model"]) for result in results]
-    for name, times in Counter(names).items():
-        if times > 1:
-            raise UsageError(f"there are {times} results of a model {name!r}", "give each model once")
-    if len(results) < 2:
-        raise UsageError(f"{len(results)} model cannot be compared", "give two models or more")
+    check_models([str(result.attrs["model"]) for result in results])
     for result in results[1:]:
         _check_same(results[0], result)
     notes: list[str] = []
@@ -261,8 +258,18 @@ def _comparable(results: Sequence[xr.Dataset]) -> _Scores:
         _draws(results, sites, notes),
         null_p,
         int(results[0]["n_stimuli"].values[0]),
+        {name: results[0].attrs[name] for name in (*_SAME, "simulated")},
         notes,
     )
+
+
+def check_models(names: Sequence[str]) -> None:
+    """Raise UsageError if there are fewer than two models, or one is there twice."""
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise UsageError(f"model {twice[0]!r} is given twice", "give each model once")
+    if len(names) < 2:
+        raise UsageError("there is nothing to compare with one model or none", "give two models or more")
 
 
 def _at(result: xr.Dataset, name: str) -> dict[str, Any]:

@@ -38,6 +38,7 @@ def result(
             "metric": "quick",
             "metric_version": 1,
             "seed": 0,
+            "simulated": 1,
             "definition": json.dumps({"folds": 6}),
             "provenance": json.dumps({"stimuli": "pictures"}),
             **changes,
@@ -187,9 +188,9 @@ def test_results_with_other_numbers_of_draws_are_refused() -> None:
 
 
 def test_a_model_twice_or_alone_is_refused() -> None:
-    with pytest.raises(UsageError, match="2 results of a model 'a'"):
+    with pytest.raises(UsageError, match="model 'a' is given twice"):
         compare([result("a", [0.5]), result("a", [0.4])])
-    with pytest.raises(UsageError, match="1 model cannot be compared"):
+    with pytest.raises(UsageError, match="nothing to compare with one model"):
         compare([result("a", [0.5])])
 
 
