@@ -243,14 +243,14 @@ def _comparable(results: Sequence[xr.Dataset]) -> _Scores:
     notes: list[str] = []
     results = _on_the_same_data(_with_scores(results, notes), notes)
     sites = _shared_sites(results, notes)
-    scores = np.array([[_at(result, "score")[site] for site in sites] for result in results], dtype=float)
+    scores = np.array([_of_sites(result, "score", sites) for result in results], dtype=float)
     for site, lacks in zip(sites, ~np.isfinite(scores).T, strict=True):
         if lacks.any():
             who = [str(result.attrs["model"]) for result, lacking in zip(results, lacks, strict=True) if lacking]
             notes.append(
                 f"{site}: no score for {'any model' if lacks.all() else ', '.join(who)}; the mean leaves the site out"
             )
-    null_p = np.array([[_at(result, "null_p")[site] for site in sites] for result in results], dtype=float)
+    null_p = np.array([_of_sites(result, "null_p", sites) for result in results], dtype=float)
     return _Scores(
         [str(result.attrs["model"]) for result in results],
         sites,
@@ -274,6 +274,11 @@ def check_models(names: Sequence[str]) -> None:
 
 def _at(result: xr.Dataset, name: str) -> dict[str, Any]:
     return dict(zip(result["site"].values.tolist(), result[name].values, strict=True))
+
+
+def _of_sites(result: xr.Dataset, name: str, sites: Sequence[str]) -> list[Any]:
+    at = _at(result, name)
+    return [at[site] for site in sites]
 
 
 def _check_same(first: xr.Dataset, other: xr.Dataset) -> None:
@@ -356,8 +361,7 @@ def _draws(results: Sequence[xr.Dataset], sites: Sequence[str], notes: list[str]
     draws = np.full((len(results), len(sites), size), np.nan, dtype=np.float32)
     for row, result in zip(draws, results, strict=True):
         if "score_draws" in result:
-            at = _at(result, "score_draws")
-            row[:] = [at[site] for site in sites]
+            row[:] = _of_sites(result, "score_draws", sites)
     without = [str(r.attrs["model"]) for r, row in zip(results, draws, strict=True) if not np.isfinite(row).any()]
     if without:
         notes.append(f"no interval, p or group where a model has no draws: {', '.join(without)}")

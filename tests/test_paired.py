@@ -19,7 +19,11 @@ N_STIMULI = 118
 
 
 def result(
-    model: str, scores: Sequence[float], draws: np.ndarray | None = None, sites: Sequence[str] = "ABCDEFGH", **changes: Any
+    model: str,
+    scores: Sequence[float],
+    draws: np.ndarray | None = None,
+    sites: Sequence[str] = "ABCDEFGH",
+    **changes: Any,
 ) -> xr.Dataset:
     """Return a result with scores (site) and draws (site, bootstrap), the rest as ``results.assemble`` writes it."""
     n = len(scores)
