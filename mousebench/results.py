@@ -113,7 +113,6 @@ def _site_row(
     raw_draws, score_draws = draws
     low, high = interval(score_draws)
     raw_low, raw_high = interval(raw_draws)
-    tested = float(score["null_raw"]) if "null_raw" in score else raw
     extras = {str(n): v.item() for n, v in score.data_vars.items() if n not in _PER_SITE and v.ndim == 0}
     best = score["best_layer"].item() if "best_layer" in score else ""
     return {
@@ -127,7 +126,7 @@ def _site_row(
         "raw_low": raw_low,
         "raw_high": raw_high,
         "null_mean": null.mean() if null.size else np.nan,
-        "null_p": (1 + (null >= tested).sum()) / (1 + null.size) if null.size and np.isfinite(tested) else np.nan,
+        "null_p": null_p(score, raw),
         "n_stimuli": comparison.stimuli.sizes["stimulus"],
         "n_neuroids": float(score.attrs.get("n_neuroids", score["raw"].size if score["raw"].ndim else np.nan)),
         "n_layers": int(score.attrs.get("n_layers", -1)),
@@ -175,6 +174,15 @@ def _normalised(raw: np.ndarray, top: np.ndarray, normalisation: str) -> tuple[n
     if normalisation == "squared-ratio":
         return (raw / top) ** 2, 2 * raw / top**2, -2 * raw**2 / top**3
     return raw / top, 1 / top, -raw / top**2
+
+
+def null_p(score: xr.Dataset, raw: float) -> float:
+    """Return how often the null reaches raw, or the ``null_raw`` that it goes with; NaN without a null."""
+    null = score["null"].values if "null" in score else np.empty(0)
+    tested = float(score["null_raw"]) if "null_raw" in score else raw
+    if not null.size or not np.isfinite(tested):
+        return float("nan")
+    return float((1 + (null >= tested).sum()) / (1 + null.size))
 
 
 def _median(values: np.ndarray) -> float:

@@ -64,7 +64,9 @@ def _source(named: Named) -> str:
     return " ".join(parts)
 
 
-def compare(layers: Layers, comparison: Comparison, progress: Progress | None = None) -> dict[str, xr.Dataset]:
+def compare(
+    layers: Mapping[str, xr.Dataset], comparison: Comparison, progress: Progress | None = None
+) -> dict[str, xr.Dataset]:
     """Let the metric score all sites; what it returns is checked, and comes back raw.
 
     One BLAS thread: the same bits whatever else runs, and no slower for matrices of this size.
@@ -81,7 +83,7 @@ def compare(layers: Layers, comparison: Comparison, progress: Progress | None = 
 
 
 def _one_by_one(
-    metric: Metric, layers: Layers, comparison: Comparison, progress: Progress
+    metric: Metric, layers: Mapping[str, xr.Dataset], comparison: Comparison, progress: Progress
 ) -> Iterator[tuple[str, xr.Dataset]]:
     progress.start("sites", len(comparison.sites))
     for site, target in comparison.targets.items():

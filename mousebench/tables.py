@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from mousebench.verdicts import Check
     from mousebench.runs import Done
 
 
@@ -171,10 +172,30 @@ def _small(p: float) -> str:
     return "< .0001" if p < 0.0001 else _number(p, 4)
 
 
+def print_checks(checks: Sequence[Check]) -> None:
+    """Print what a validation found: a row a figure, with its Monte Carlo interval and what is asked of it."""
+    table = _table("", "metric", "section", "figure", "value", "95 %", "asked", "n", "holds")
+    for check in checks:
+        digits = f"{check.value:.0e}" if check.section == "oracle" else _number(check.value)
+        asked = "" if check.low is None or check.high is None else f"{check.low:g} .. {check.high:g}"
+        given = digits if check.n else "not given"
+        table.add_row(
+            check.metric,
+            check.section,
+            check.name,
+            given,
+            _interval(*check.around),
+            asked,
+            str(check.n),
+            check.verdict,
+        )
+    _console().print(table)
+
+
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in columns:
-        words = column in ("site", "model", "less model", "metric", "best layer")
+        words = column in ("site", "model", "less model", "metric", "best layer", "section", "figure", "holds")
         table.add_column(column, justify="left" if words else "right", no_wrap=True)
     return table
 
