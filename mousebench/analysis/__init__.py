@@ -3,8 +3,8 @@
 ``collect`` reads stored results; everything else takes what it returns, or RDMs.
 """
 
-from mousebench.analysis.architectures import counts, metric_agreement, size_and_depth, twins
-from mousebench.analysis.collect import collect, only, site_mean, table
+from mousebench.analysis.architectures import ARCHITECTURES, counts, metric_agreement, size_and_depth, twins
+from mousebench.analysis.collect import Facts, catalogue_facts, collect, latest_version, only, site_mean, table
 from mousebench.analysis.nothing import intercept_only
 from mousebench.analysis.signatures import (
     by_area,
@@ -13,6 +13,7 @@ from mousebench.analysis.signatures import (
     drop_one,
     image_bootstrap,
     split_weights,
+    summary,
 )
 from mousebench.analysis.tasks import (
     anova,
@@ -26,10 +27,13 @@ from mousebench.analysis.tasks import (
 )
 
 __all__ = [
+    "ARCHITECTURES",
+    "Facts",
     "anova",
     "best",
     "by_area",
     "by_cluster",
+    "catalogue_facts",
     "cells",
     "collect",
     "counts",
@@ -39,6 +43,7 @@ __all__ = [
     "image_bootstrap",
     "intercept_only",
     "label_permutation",
+    "latest_version",
     "metric_agreement",
     "mixed_model",
     "only",
@@ -46,6 +51,7 @@ __all__ = [
     "site_mean",
     "size_and_depth",
     "split_weights",
+    "summary",
     "table",
     "task_scores",
     "twins",

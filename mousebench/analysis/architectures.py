@@ -9,6 +9,14 @@ from scipy import stats
 from mousebench.analysis.collect import only
 from mousebench.resampling import two_sided_p
 
+ARCHITECTURES = (
+    *("alexnet", "vgg11", "vgg13", "vgg16", "vgg19", "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn"),
+    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "squeezenet1_0", "squeezenet1_1"),
+    *("densenet121", "densenet161", "densenet169", "densenet201", "googlenet", "shufflenet_v2_x0_5"),
+    *("shufflenet_v2_x1_0", "mobilenet_v2", "resnext50_32x4d", "resnext101_32x8d", "wide_resnet50_2"),
+    *("wide_resnet101_2", "mnasnet0_5", "mnasnet1_0"),
+)
+"""The thirty that Conwell et al. (2020) scored."""
 _STREAM = 8
 
 
@@ -51,8 +59,20 @@ def _twin(nets: xr.Dataset, rng: np.random.Generator) -> dict[str, float]:
     trained, untrained = only(nets, trained=True), only(nets, trained=False)
     some = nets.isel(model=0)
     row = dict.fromkeys(
-        ("trained", "trained_low", "trained_high", "untrained", "untrained_sd", "difference", "difference_low")
-        + ("difference_high", "p", "dz", "t_published", "p_published"),
+        (
+            "trained",
+            "trained_low",
+            "trained_high",
+            "untrained",
+            "untrained_sd",
+            "difference",
+            "difference_low",
+            "difference_high",
+            "p",
+            "dz",
+            "t_published",
+            "p_published",
+        ),
         float("nan"),
     )
     row |= {name: float(some[name]) for name in ("parameters", "depth", "n_layers")}
@@ -180,7 +200,7 @@ def _row_correlations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return Pearson r of each row; NaN where one does not vary."""
     x, y = (one - one.mean(1, keepdims=True) for one in (x, y))
     scale = np.sqrt((x * x).sum(1) * (y * y).sum(1))
-    return np.divide((x * y).sum(1), scale, out=np.full(len(x), np.nan), where=scale > 0)
+    return np.asarray(np.divide((x * y).sum(1), scale, out=np.full(len(x), np.nan), where=scale > 0))
 
 
 def _partial(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> float:

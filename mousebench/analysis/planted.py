@@ -148,10 +148,10 @@ class PlantedWorld:
             path = self._path(rng, own)
             found[f"taskonomy/{task}"] = PlantedModel(path, task, self.seed)
             found[f"taskonomy/{task}@latent"] = PlantedModel({"latent": own}, f"{task}@latent", self.seed)
-        everything = np.concatenate([self.banks[name] for name in CLUSTERS], axis=1)
+        everything = np.concatenate([self.banks[name] for name in ("2D", "Semantic", "3D")], axis=1)
         for number, name in enumerate(self.architectures):
             rng = np.random.default_rng([self.seed, 4, number])
-            learned = self._own(rng, self.quality[name] * everything, noise=1.0)
+            learned = self._own(rng, 2 * self.quality[name] * everything, noise=1.0)
             nothing = self._own(rng, np.zeros_like(everything), noise=1.0)
             found[name] = PlantedModel(self._path(rng, learned if self.effect else nothing), name, self.seed)
             for seed in range(3):

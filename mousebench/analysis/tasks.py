@@ -98,7 +98,7 @@ def anova(tasks: xr.Dataset, by: str = "area") -> xr.Dataset:
     if min(data["cluster"].nunique(), data[by].nunique()) < 2 or len(data) <= n_cells:
         nothing = ("term", np.full(3, np.nan))
         return xr.Dataset(
-            {name: nothing for name in ("sum_sq", "df", "f", "p", "eta_sq", "partial_eta_sq")},
+            dict.fromkeys(("sum_sq", "df", "f", "p", "eta_sq", "partial_eta_sq"), nothing),
             {"term": terms},
             {"df_resid": 0},
         )
