@@ -94,7 +94,8 @@ def _twin(nets: xr.Dataset, rng: np.random.Generator) -> dict[str, float]:
     a, b = values[there], untrained["score"].values[:, there]
     difference = a - b.mean(0)
     row["difference"] = float(difference.mean())
-    row["dz"] = float(difference.mean() / difference.std(ddof=1)) if len(difference) > 1 else float("nan")
+    if len(difference) > 1 and np.ptp(difference) > 0:
+        row["dz"] = float(difference.mean() / difference.std(ddof=1))
     row["t_published"], row["p_published"] = (float(one) for one in stats.ttest_ind(a, b[0]))
     twin_draws = untrained["score_draws"].values[:, there].astype(float).mean(1)  # (seed, bootstrap)
     if draws.shape[1]:
