@@ -35,7 +35,7 @@ def result(
     """Return a result as the store has it, with these scores."""
     n = len(score)
     draws = np.repeat(score[:, None], 50, axis=1) if draws is None else draws
-    one = {name: ("site", score) for name in ("score", "raw")}
+    one = dict.fromkeys(("score", "raw"), ("site", score))
     same = {"ceiling": np.ones(n), "null_p": np.full(n, 0.01), "n_neuroids": np.full(n, 9.0), "n_layers": np.full(n, 3)}
     columns = {**one, **{name: ("site", value) for name, value in same.items()}}
     known = {"model": model, "benchmark": "b", "benchmark_version": 1, "metric": "m", "metric_version": 1, "seed": 0}
