@@ -37,6 +37,7 @@ def result(
     draws = np.repeat(score[:, None], 50, axis=1) if draws is None else draws
     one = dict.fromkeys(("score", "raw"), ("site", score))
     same = {"ceiling": np.ones(n), "null_p": np.full(n, 0.01), "n_neuroids": np.full(n, 9.0), "n_layers": np.full(n, 3)}
+    same["n_stimuli"] = np.full(n, 118)
     columns = {**one, **{name: ("site", value) for name, value in same.items()}}
     known = {"model": model, "benchmark": "b", "benchmark_version": 1, "metric": "m", "metric_version": 1, "seed": 0}
     known |= {"simulated": 1, "format": store.FORMAT, "provenance": "{}", **attrs}

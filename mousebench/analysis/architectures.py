@@ -7,7 +7,7 @@ import xarray as xr
 from scipy import stats
 
 from mousebench.analysis.collect import only
-from mousebench.resampling import two_sided_p
+from mousebench.paired import adjusted
 
 ARCHITECTURES = (
     *("alexnet", "vgg11", "vgg13", "vgg16", "vgg19", "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn"),
@@ -18,6 +18,10 @@ ARCHITECTURES = (
 )
 """The thirty that Conwell et al. (2020) scored."""
 _STREAM = 8
+_MEASURED = (
+    *("trained", "trained_low", "trained_high", "untrained", "untrained_sd", "difference", "difference_low"),
+    *("difference_high", "p", "dz", "t_published", "p_published"),
+)
 
 
 def twins(scores: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
@@ -50,7 +54,7 @@ def twins(scores: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
     columns = {key: np.array([row[key] for row in rows]) for key in (rows[0] if rows else {})}
     if not rows:
         return xr.Dataset(coords={"architecture": np.array([], dtype=str)})
-    columns["p_holm"], columns["p_bh"] = adjusted(columns["p"])
+    columns["p_holm"], columns["p_bh"] = adjusted(columns["p"], "holm"), adjusted(columns["p"], "fdr_bh")
     found = xr.Dataset({key: ("architecture", value) for key, value in columns.items()}, {"architecture": names})
     return found.isel(architecture=np.argsort(-np.nan_to_num(columns["trained"], nan=-np.inf), kind="stable"))
 
@@ -58,23 +62,7 @@ def twins(scores: xr.Dataset, *, seed: int = 0) -> xr.Dataset:
 def _twin(nets: xr.Dataset, rng: np.random.Generator) -> dict[str, float]:
     trained, untrained = only(nets, trained=True), only(nets, trained=False)
     some = nets.isel(model=0)
-    row = dict.fromkeys(
-        (
-            "trained",
-            "trained_low",
-            "trained_high",
-            "untrained",
-            "untrained_sd",
-            "difference",
-            "difference_low",
-            "difference_high",
-            "p",
-            "dz",
-            "t_published",
-            "p_published",
-        ),
-        float("nan"),
-    )
+    row = dict.fromkeys(_MEASURED, float("nan"))
     row |= {name: float(some[name]) for name in ("parameters", "depth", "n_layers")}
     row["n_seeds"] = untrained.sizes["model"]
     order = np.argsort(untrained["twin_seed"].values, kind="stable")
@@ -104,9 +92,12 @@ def _twin(nets: xr.Dataset, rng: np.random.Generator) -> dict[str, float]:
         # seeds about their mean; their spread times n / (n - 1), as few of them are drawn
         spread = (times * (b.mean(1) - b.mean())[:, None]).sum(0) * (n_seeds / max(n_seeds - 1, 1)) ** 0.5
         about = draws[there].mean(0) - twin_draws.mean(0) - spread
-        about = row["difference"] + about - about.mean()
-        row["difference_low"], row["difference_high"] = _interval(about)
-        row["p"] = two_sided_p(row["difference"], about)
+        # Student's t, as in ``paired``: a count of draws would end at 1 / 1,001
+        error, freedom = float(about.std(ddof=1)), int(nets.attrs["n_stimuli"]) - 1
+        reach = float(stats.t.ppf(0.975, freedom)) * error
+        row["difference_low"], row["difference_high"] = row["difference"] - reach, row["difference"] + reach
+        if error > 0:
+            row["p"] = float(2 * stats.t.sf(abs(row["difference"]) / error, freedom))
     return row
 
 
@@ -120,18 +111,6 @@ def _interval(draws: np.ndarray) -> tuple[float, float]:
         return float("nan"), float("nan")
     low, high = np.quantile(draws, [0.025, 0.975])
     return float(low), float(high)
-
-
-def adjusted(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return p corrected by Holm and by Benjamini-Hochberg; those that are NaN stay so and do not count."""
-    from statsmodels.stats.multitest import multipletests
-
-    holm, bh = np.full(p.shape, np.nan), np.full(p.shape, np.nan)
-    there = np.isfinite(p)
-    if there.any():
-        holm[there] = multipletests(p[there], method="holm")[1]
-        bh[there] = multipletests(p[there], method="fdr_bh")[1]
-    return holm, bh
 
 
 def counts(found: xr.Dataset, level: float = 0.05) -> dict[str, int]:

@@ -36,7 +36,7 @@ def collect(results: str | Path, benchmark: str, metric: str, facts: Facts | Non
     Dataset
         Along model and site: score, raw, ceiling, null_p, and r2 for metrics that have it, NaN where a model lacks a site; ``score_draws`` (model,
         site, bootstrap); ``n_layers`` (model). Coordinates of model: those of ``describe``. Attributes: benchmark,
-        metric, simulated, and ``skipped``, the files that could not be used.
+        metric, their versions, seed, simulated, n_stimuli, and ``skipped``, the files that could not be used.
 
     Raises
     ------
@@ -101,7 +101,8 @@ def table(results: Sequence[xr.Dataset], facts: Facts, skipped: Iterable[str] = 
     coords |= {name: ("model", np.array([one[name] for one in described])) for name in described[0]}
     first = kept[0].attrs
     attrs = {name: first[name] for name in ("benchmark", "benchmark_version", "metric", "metric_version", "seed")}
-    return xr.Dataset(columns, coords, {**attrs, "simulated": int(first["simulated"]), "skipped": skipped})
+    known = {"simulated": int(first["simulated"]), "n_stimuli": int(kept[0]["n_stimuli"].max()), "skipped": skipped}
+    return xr.Dataset(columns, coords, {**attrs, **known})
 
 
 def _in_order(results: Sequence[xr.Dataset]) -> list[str]:
