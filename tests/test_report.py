@@ -59,7 +59,8 @@ def test_the_report_is_one_page_with_everything_beside_it(content: dict, tmp_pat
     for one in content["sections"]:
         assert f'id="{one["name"]}"' in page
         for table in one["tables"]:
-            rows = list(csv.reader((tmp_path / "tables" / f"{table['name']}.csv").open()))
+            text = (tmp_path / "tables" / f"{table['name']}.csv").read_text()
+            rows = list(csv.reader(text.splitlines()))
             assert rows[0] == table["columns"]
             assert len(rows) == len(table["rows"]) + 1
         for figure in one["figures"]:
@@ -169,8 +170,10 @@ def test_the_command_reports_what_was_scored(cli: Cli, tmp_path: Path) -> None:
     assert "index.html" in done.out
     content = json.loads((tmp_path / "report" / "report.json").read_text())
     assert content["simulated"] is True
-    row = section(content, "best-rsa-nnls")["tables"][0]["rows"]
-    assert {one[1] for one in row} == {"pixels"}
+    stored = analysis.collect(tmp_path / "results", "sim-ns", "rsa-nnls")["score"]
+    for site, model, score, *_ in section(content, "best-rsa-nnls")["tables"][0]["rows"]:
+        assert score == pytest.approx(float(stored.sel(site=site).max()))
+        assert model == str(stored["model"].values[stored.sel(site=site).argmax()])
     nothing = section(content, "nothing")["tables"][0]["rows"]
     assert nothing[-1][1] < nothing[0][1] < 0
 
