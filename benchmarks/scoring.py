@@ -20,9 +20,9 @@ from _timing import machine
 from threadpoolctl import threadpool_limits
 
 import mousebench as mb
-from mousebench.verdicts import asked_for
 from mousebench.comparison import Comparison, Named
 from mousebench.scoring import compare
+from mousebench.verdicts import asked_for
 from mousebench.worlds import SITE, World, as_layers
 
 N_LAYERS, WIDTH = 50, 400

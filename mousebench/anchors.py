@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from mousebench.verdicts import Check, judged, measure, named_right
 from mousebench.comparison import Named
 from mousebench.plugins import Catalogue
 from mousebench.progress import Progress
 from mousebench.representations import images_of
+from mousebench.verdicts import Check, judged, measure, named_right
 from mousebench.worlds import as_layers
 
 BENCHMARK, TRUTH, FEATURES = "sim-ns", "sim-truth", "sim-features"

@@ -105,7 +105,7 @@ class Regressors:
             total = _sum_blocks(train, products)
             n, mean_x = total[-1, -1], total[:-1, -1] / total[-1, -1]
             centred = total[:-1, :-1] - n * np.outer(mean_x, mean_x)
-            yield Factor(fold, train, float(n), mean_x, _definite(centred))
+            yield Factor(fold, train, float(n), mean_x, definite(centred))
 
     def moments(self, y: np.ndarray) -> Moments:
         """Reduce target RDMs to their sums over blocks.
@@ -354,7 +354,7 @@ def _solve_subsets(gram: np.ndarray, goal: np.ndarray, layer: np.ndarray, used: 
     return np.asarray(np.linalg.solve(systems, right[:, :, None])[:, :, 0])
 
 
-def _definite(gram: np.ndarray) -> np.ndarray:
+def definite(gram: np.ndarray) -> np.ndarray:
     """Return a Gram that has an inverse; dependent columns get a little ridge, which leaves the fit as it is."""
     if not len(gram):
         return gram

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from mousebench.verdicts import Check
     from mousebench.runs import Done
+    from mousebench.verdicts import Check
 
 
 def print_result(item: Done) -> None:

@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from mousebench.comparison import Named, blaming
+from mousebench.oracles import ORACLES, Case
+from mousebench.progress import Progress
 from mousebench.verdicts import (
     NO_DRAWS,
     PUBLISHED,
@@ -26,9 +29,6 @@ from mousebench.verdicts import (
     named_right,
     share_check,
 )
-from mousebench.comparison import Named, blaming
-from mousebench.oracles import ORACLES, Case
-from mousebench.progress import Progress
 from mousebench.worlds import SITE, Sample, World, as_layers, as_rdm
 
 PUBLISHED_SHARE = 4  # of the worlds one in four for a published recipe: nothing is judged, and they are slow

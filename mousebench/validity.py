@@ -9,7 +9,6 @@ from scipy import stats
 
 from mousebench import __version__
 from mousebench.anchors import MAX_NEUROIDS
-from mousebench.verdicts import PUBLISHED, Check
 from mousebench.validation import (
     N_BOOTSTRAPS,
     N_PERMUTATIONS,
@@ -21,6 +20,7 @@ from mousebench.validation import (
     agreement,
     n_ladders,
 )
+from mousebench.verdicts import PUBLISHED, Check
 
 _TITLES = {
     "null": "Chance: what a model that knows nothing scores",

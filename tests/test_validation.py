@@ -14,13 +14,13 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import KFold
 
 from mousebench import validation
-from mousebench.verdicts import Check, asked_for, measure, named_right, share_check
 from mousebench.comparison import Named
 from mousebench.linalg import correlation_rdm, gram, upper_triangle
 from mousebench.oracles import ORACLES
 from mousebench.progress import Silent
 from mousebench.validation import Report, agreement, coverage_checks, ladder, ladder_checks, null_checks, oracle_checks
 from mousebench.validity import as_markdown
+from mousebench.verdicts import Check, asked_for, measure, named_right, share_check
 from mousebench.worlds import SITE, World, as_layers
 from mousebench_plugins.metrics import cka, pls, ridge, rsa, rsa_nnls
 

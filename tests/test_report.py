@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Cli, files
+from test_analysis import CLUSTERS, SITES, facts, rdms, result
+
+from mousebench import analysis
+from mousebench.report import build, figures
+from mousebench.report.content import number, plain
+
+pytest.importorskip("matplotlib")
+
+
+def inputs(models: dict[str, float], metrics: tuple[str, ...] = build.FORMS, seed: int = 0) -> build.Inputs:
+    """Return what a report is made of: models by their mean score, all in ten sites."""
+    rng = np.random.default_rng(seed)
+    scores = {}
+    for metric in metrics:
+        some = []
+        for name, mean in models.items():
+            score = mean + 0.05 * rng.normal(size=len(SITES))
+            draws = score[:, None] + 0.02 * rng.normal(size=(len(SITES), 60))
+            some.append(result(name, score, draws, metric=metric))
+        scores[metric] = analysis.table(some, facts)
+    return build.Inputs("b", scores)
+
+
+@pytest.fixture(scope="module")
+def full() -> build.Inputs:
+    """Return inputs of tasks, a net with twins, latent spaces and sites."""
+    models = {f"taskonomy/{task}{end}": 0.1 * k for k, task in enumerate(CLUSTERS) for end in ("", "@latent")}
+    made = inputs({**models, "alexnet": 0.5, "alexnet-random": 0.2, "alexnet-random@1": 0.25, "resnet18": 0.4})
+    made.latents = dict(zip(CLUSTERS, rdms(24, len(CLUSTERS), 0), strict=True))
+    made.clusters = dict(CLUSTERS)
+    made.sites = dict(zip(SITES, rdms(24, len(SITES), 1), strict=True))
+    made.reliabilities = dict.fromkeys(SITES, 0.8)
+    return made
+
+
+@pytest.fixture(scope="module")
+def content(full: build.Inputs) -> dict:
+    return build.as_json(full, build.make_sections(full, n_splits=4))
+
+
+def section(content: dict, name: str) -> dict:
+    (found,) = (one for one in content["sections"] if one["name"] == name)
+    return found
+
+
+def test_the_report_is_one_page_with_everything_beside_it(content: dict, tmp_path: Path) -> None:
+    written = build.write(content, tmp_path)
+    assert json.loads((tmp_path / "report.json").read_text()) == content
+    page = (tmp_path / "index.html").read_text()
+    for one in content["sections"]:
+        assert f'id="{one["name"]}"' in page
+        for table in one["tables"]:
+            text = (tmp_path / "tables" / f"{table['name']}.csv").read_text()
+            rows = list(csv.reader(text.splitlines()))
+            assert rows[0] == table["columns"]
+            assert len(rows) == len(table["rows"]) + 1
+        for figure in one["figures"]:
+            assert (tmp_path / "figures" / f"{figure['name']}.png").read_bytes().startswith(b"\x89PNG")
+    assert set(files(tmp_path)) == {path.relative_to(tmp_path) for path in written}
+    assert "<script" not in page
+    assert 'src="http' not in page
+    assert "@import" not in page
+
+
+def test_the_same_results_give_the_same_bytes(content: dict, full: build.Inputs, tmp_path: Path) -> None:
+    again = build.as_json(full, build.make_sections(full, n_splits=4))
+    build.write(content, tmp_path / "a")
+    build.write(again, tmp_path / "b")
+    for name in files(tmp_path / "a"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+
+
+def test_numbers_of_the_page_are_those_of_the_json(content: dict, tmp_path: Path) -> None:
+    build.write(content, tmp_path)
+    page = (tmp_path / "index.html").read_text()
+    rows = section(content, "tasks-latent-rsa-nnls")["tables"][0]["rows"]
+    for row in rows:
+        assert f'<td class="n">{number(row[2])}</td>' in page
+
+
+def test_the_best_task_is_the_planted_one(content: dict) -> None:
+    found = section(content, "tasks-latent-rsa-nnls")
+    assert found["tables"][0]["rows"][0][0] == list(CLUSTERS)[-1]
+    assert "c2 (C)" in found["text"][0]
+
+
+def test_what_is_missing_is_a_marked_gap(content: dict, tmp_path: Path) -> None:
+    gaps = section(content, "architectures-rsa-nnls")["gaps"]
+    assert "resnet18" in gaps[0]
+    assert "vgg16" in gaps[0]
+    assert any("7 of 24" in gap for gap in section(content, "signatures")["gaps"])
+    build.write(content, tmp_path)
+    assert "Gap: 7 of 24" in (tmp_path / "index.html").read_text()
+
+
+@pytest.mark.parametrize("models", [{"pixels": 0.1}, {"alexnet": 0.3}, {"alexnet-random": 0.2, "pixels": 0.1}])
+def test_a_report_of_next_to_nothing_is_made_of_gaps(models: dict[str, float], tmp_path: Path) -> None:
+    few = inputs(models, ("rsa-nnls",))
+    content = build.as_json(few, build.make_sections(few, n_splits=2))
+    build.write(content, tmp_path)
+    assert sum(len(one["gaps"]) for one in content["sections"]) >= 6
+
+
+def test_names_are_escaped(tmp_path: Path) -> None:
+    bad = inputs({"<script>alert(1)</script>": 0.3, "pixels": 0.1})
+    content = build.as_json(bad, build.make_sections(bad, n_splits=2))
+    build.write(content, tmp_path)
+    page = (tmp_path / "index.html").read_text()
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert(1)" in page
+
+
+def test_simulated_data_have_a_banner(content: dict, tmp_path: Path) -> None:
+    build.write({**content, "simulated": False}, tmp_path / "real")
+    build.write(content, tmp_path / "simulated")
+    assert "Simulated data" in (tmp_path / "simulated" / "index.html").read_text()
+    assert "Simulated data" not in (tmp_path / "real" / "index.html").read_text()
+
+
+def test_plain_data_have_no_numpy_and_no_nan() -> None:
+    assert plain({"a": np.float64("nan"), "b": np.arange(2), "c": (np.int64(1), "x", None)}) == {
+        "a": None,
+        "b": [0, 1],
+        "c": [1, "x", None],
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        ("points", {"labels": ["a"], "series": [{"name": "s", "value": [None]}], "x": "x"}),
+        ("heat", {"rows": ["a"], "columns": ["b"], "values": [[None]], "name": "n"}),
+        ("heat", {"rows": ["a"], "columns": ["b"], "values": [[0.0]], "name": "n"}),
+        (
+            "scatter",
+            {"panels": [{"x": [None, 1.0], "name": "x"}], "y": [1.0, None], "y_name": "y", "labels": ["a", "b"]},
+        ),
+    ],
+)
+def test_figures_of_nothing_are_drawn(kind: str, data: dict) -> None:
+    svg, png = figures.draw(kind, data)
+    assert b"<svg" in svg
+    assert len(png) > 500
+
+
+def test_the_command_reports_what_was_scored(cli: Cli, tmp_path: Path) -> None:
+    site = ("--site", "VISp.L6,VISl.L6")
+    results = ("--results", tmp_path / "results")
+    score = (
+        "score",
+        "--model",
+        "pixels,intercept-only",
+        "--benchmark",
+        "sim-ns",
+        "--metric",
+        "rsa-nnls,rsa-nnls-published",
+    )
+    assert cli(*score, *site, *results).code == 0
+    done = cli("report", "--benchmark", "sim-ns", *results, "--out", tmp_path / "report", "--splits", "2")
+    assert done.code == 0
+    assert "index.html" in done.out
+    content = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert content["simulated"] is True
+    stored = analysis.collect(tmp_path / "results", "sim-ns", "rsa-nnls")["score"]
+    for site, model, score, *_ in section(content, "best-rsa-nnls")["tables"][0]["rows"]:
+        assert score == pytest.approx(float(stored.sel(site=site).max()))
+        assert model == str(stored["model"].values[stored.sel(site=site).argmax()])
+    nothing = section(content, "nothing")["tables"][0]["rows"]
+    assert nothing[-1][1] < nothing[0][1] < 0
+
+
+def test_a_report_without_results_says_what_to_do(cli: Cli, tmp_path: Path) -> None:
+    done = cli("report", "--benchmark", "sim-ns", "--results", tmp_path, "--out", tmp_path / "report")
+    assert done.code == 2
+    assert "hint: mousebench score" in done.err
+    assert not (tmp_path / "report").exists()
