@@ -26,8 +26,8 @@ BLOCKS = "blocks"  # as layers: the top-level blocks of a net
 
 @lru_cache(maxsize=1)
 def catalogue() -> Catalogue:
-    """Return what is installed, discovered once a process."""
-    return discover()
+    """Return what is installed, discovered once a process; who imports it from Python runs its code in that process."""
+    return discover(trust=True)
 
 
 def list_models() -> list[str]:
@@ -104,7 +104,7 @@ def _find_model(model: str, found: Catalogue) -> tuple[Entry, str]:
     local = split_local_model(model)
     if local is None:
         return found.find("models", model), model
-    entry = local_model(*local)
+    entry = local_model(*local, trust=found.trust)
     return entry, entry.spec.identifier
 
 
@@ -123,14 +123,18 @@ def changed_model(
     if path is not None and not path.is_file():
         raise MissingData(f"there is no weights file {str(path)!r}", "give a safetensors or torch file")
     name = changed_name(identifier, path, _patterns(layers))
-    load = partial(_load_changed, entry, identifier, path, layers)
+    load = partial(load_changed, entry, identifier, path, layers)
     spec = unregistered(name, load, f"{identifier} with other {'layers' if path is None else 'weights'}")
     return Entry("models", spec, replace(entry.plugin, distribution=LOCAL))
 
 
-def _load_changed(
-    entry: Entry, identifier: str, weights: Path | None, layers: str | Sequence[str] | None
-) -> TorchModel:
+def load_changed(entry: Entry, identifier: str, weights: Path | None, layers: str | Sequence[str] | None) -> Model:
+    """Return the model of an entry with weights from a file, or with other layers."""
+    if entry.plugin.isolated:
+        isolated: Model = entry.load(
+            identifier, weights=None if weights is None else str(weights.resolve()), layers=layers
+        )
+        return isolated
     model = _torch_model(scoring.as_model(entry.load(identifier, untrained=weights is not None)), identifier)
     if weights is not None:
         from mousebench.checkpoints import fill, read_state_dict

@@ -66,7 +66,11 @@ class Layers(Mapping[str, xr.Dataset]):
 
 def images_of(stimuli: xr.DataArray) -> np.ndarray:
     """Return uint8 (image, height, width, 3); grey stimuli are one plane seen three times, without a copy."""
-    values = stimuli.values
+    return in_colour(stimuli.values)
+
+
+def in_colour(values: np.ndarray) -> np.ndarray:
+    """Return uint8 (image, height, width, 3) from images in grey or in colour."""
     return values if values.ndim == 4 else np.broadcast_to(values[..., None], (*values.shape, 3))
 
 
@@ -129,7 +133,7 @@ def get(
     cached = _read(path, key, progress)
     if cached is not None:
         return cached
-    reductions = _reduce(model, stimuli, device, progress)
+    reductions = reduce(model, images_of(stimuli), device, progress)
     dataset = _to_dataset(reductions, stimuli, key or "")
     if path is None:
         progress.note(f"{name}: not cached, a part of the model has no source or description that could be hashed")
@@ -212,8 +216,14 @@ def _notes(skipped: Mapping[str, str]) -> list[str]:
     return [f"layer{'s' * (len(some) > 1)} {', '.join(some)} left out: {reason}" for reason, some in names.items()]
 
 
-def _reduce(model: Model, stimuli: xr.DataArray, device: str, progress: Progress) -> Reductions:
-    images = images_of(stimuli)
+def reduce(model: Model, images: np.ndarray, device: str, progress: Progress) -> Reductions:
+    """Return every layer of a model reduced to its Gram; the model does it as it goes, or its activations are.
+
+    Raises
+    ------
+    ContractViolation, PluginBroken
+        As ``get``.
+    """
     stream = getattr(model, "reduce", None)
     if stream is not None:
         reductions: Reductions = stream(images, device=device, progress=progress)

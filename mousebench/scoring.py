@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from mousebench import representations
 from mousebench.comparison import Comparison, Named, bind, blaming, who
 from mousebench.errors import ContractViolation, PluginBroken
 from mousebench.interfaces import Metric, Model
+from mousebench.isolation.proxies import IsolatedBenchmark, IsolatedMetric, IsolatedModel
 from mousebench.plugins import result_name
 from mousebench.progress import Progress, Silent
 from mousebench.representations import Layers
@@ -36,11 +37,14 @@ def representation(model: Named, comparison: Comparison, device: str, progress: 
         )
     except (ContractViolation, PluginBroken) as error:
         raise type(error)(f"{who(model)}: {error.message}", error.hint) from error
+    finally:
+        if isinstance(model.thing, IsolatedModel):
+            model.thing.close()  # a net is large, and has given all that is wanted of it
 
 
 def representation_key(model: Named, comparison: Comparison) -> str | None:
     """Return the hash of all that the layers follow from; None if it cannot be known."""
-    return representations.representation_key(model.fingerprint, comparison.stimuli_hash, _source(model))
+    return representations.representation_key(model.fingerprint, comparison.stimuli_hash, source_of(model))
 
 
 def result_key(model: Named, comparison: Comparison) -> str | None:
@@ -50,12 +54,14 @@ def result_key(model: Named, comparison: Comparison) -> str | None:
         return None
     metric, benchmark = comparison.metric, comparison.benchmark
     parts = [representation, benchmark.identifier, benchmark.thing.version, metric.identifier, metric.thing.version]
-    parts += [_source(metric), getattr(metric.thing, "definition", None), comparison.seed, FORMAT]
+    parts += [source_of(metric), getattr(metric.thing, "definition", None), comparison.seed, FORMAT]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _source(named: Named) -> str:
+def source_of(named: Named) -> str:
     """Return a hash of the code behind something: its plugin's file, and the file of its class if that is not ours."""
+    if isinstance(named.thing, IsolatedModel | IsolatedBenchmark | IsolatedMetric):
+        return named.thing.source
     parts = [named.plugin.source_hash() or ""] if named.plugin else []
     module = type(named.thing).__module__
     file = getattr(sys.modules.get(module), "__file__", None)
@@ -69,25 +75,29 @@ def compare(layers: Layers, comparison: Comparison, progress: Progress | None = 
 
     One BLAS thread: the same bits whatever else runs, and no slower for matrices of this size.
     """
-    metric: Metric = comparison.metric.thing
-    progress = progress or Silent()
-    together = getattr(metric, "score_sites", None)
-    with blaming(comparison.metric, "metric"), threadpool_limits(1, user_api="blas"):
-        if together is not None:
-            scores: Mapping[str, xr.Dataset] = together(layers, comparison.targets, comparison.seed, progress)
-        else:
-            scores = dict(_one_by_one(metric, layers, comparison, progress))
+    with blaming(comparison.metric, "metric"):
+        scores = score_targets(
+            comparison.metric.thing, layers, comparison.targets, comparison.seed, progress or Silent()
+        )
     return {site: _checked(scores.get(site), site, comparison) for site in comparison.sites}
 
 
-def _one_by_one(
-    metric: Metric, layers: Layers, comparison: Comparison, progress: Progress
-) -> Iterator[tuple[str, xr.Dataset]]:
-    progress.start("sites", len(comparison.sites))
-    for site, target in comparison.targets.items():
-        yield site, metric.score(layers, target, comparison.seed)
-        progress.advance(1)
-    progress.finish()
+def score_targets(
+    metric: Metric, layers: Layers, targets: Mapping[str, xr.DataArray], seed: int, progress: Progress
+) -> Mapping[str, xr.Dataset]:
+    """Return what a metric gives for each site, all sites together where it can do that."""
+    together = getattr(metric, "score_sites", None)
+    with threadpool_limits(1, user_api="blas"):
+        if together is not None:
+            scores: Mapping[str, xr.Dataset] = together(layers, targets, seed, progress)
+            return scores
+        found = {}
+        progress.start("sites", len(targets))
+        for site, target in targets.items():
+            found[site] = metric.score(layers, target, seed)
+            progress.advance(1)
+        progress.finish()
+        return found
 
 
 def _checked(score: Any, site: str, comparison: Comparison) -> xr.Dataset:
