@@ -14,6 +14,7 @@ from mousebench import paired, scoring, store
 from mousebench.comparison import Comparison, Named, choose_sites
 from mousebench.errors import ContractViolation, MissingData, UsageError
 from mousebench.interfaces import Benchmark, Metric, Model
+from mousebench.models import as_model
 from mousebench.plugins import LOCAL, Catalogue, Entry, changed_name, discover, local_model, split_local_model
 from mousebench.progress import Progress, Silent
 from mousebench.specs import unregistered
@@ -85,7 +86,7 @@ def named_model(
     if not isinstance(model, str):
         if weights is not None:
             raise UsageError("weights are for a model that is named, not for an object", "load them into it yourself")
-        thing = scoring.as_model(model)
+        thing = as_model(model)
         name = changed_name(f"python:{type(model).__name__}", None, _patterns(layers))
         return Named(name, thing if layers is None else _with_layers(thing, name, layers), None)
     if weights is None and layers is None:
@@ -94,7 +95,7 @@ def named_model(
         entry = changed_model(model, found, weights=weights, layers=layers)
         identifier = entry.spec.identifier
     try:
-        return Named(identifier, scoring.as_model(entry.load(identifier)), entry.plugin)
+        return Named(identifier, as_model(entry.load(identifier)), entry.plugin)
     except ContractViolation as error:
         raise ContractViolation(f"model {identifier!r}: {error.message}", error.hint) from error
 
@@ -135,7 +136,7 @@ def load_changed(entry: Entry, identifier: str, weights: Path | None, layers: st
             identifier, weights=None if weights is None else str(weights.resolve()), layers=layers
         )
         return isolated
-    model = _torch_model(scoring.as_model(entry.load(identifier, untrained=weights is not None)), identifier)
+    model = _torch_model(as_model(entry.load(identifier, untrained=weights is not None)), identifier)
     if weights is not None:
         from mousebench.checkpoints import fill, read_state_dict
 

@@ -10,20 +10,24 @@ import json
 import os
 import traceback
 from collections.abc import Callable, Mapping
-from importlib.metadata import EntryPoint
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
 from mousebench.errors import ContractViolation, MousebenchError, PluginBroken
-from mousebench.isolation import landlock
+from mousebench.isolation import hardening
 from mousebench.isolation.channel import Channel, Closed
 from mousebench.plugins import (
     GROUP,
     KINDS,
+    OURS,
     Catalogue,
     Entry,
     Plugin,
     broken_plugin,
+    code_hash,
+    discover,
     discover_one,
     local_model,
     takes_variant,
@@ -34,7 +38,7 @@ Reply = tuple[dict[str, Any], bytes]
 
 def main(job: Mapping[str, Any]) -> None:
     """Answer requests until the other side is gone."""
-    landlock.restrict(job["writable"], job["network"])
+    hardening.restrict(job["writable"], job["network"])
     channel = Channel(*job["pipes"])
     worker = _Worker(channel)
     while True:
@@ -97,6 +101,7 @@ class _Worker:
             "fetch": self._fetch,
             "score": self._score,
             "ceiling": self._ceiling,
+            "call": self._call,
         }
         return operations[request["do"]](request, payload)
 
@@ -109,9 +114,6 @@ class _Worker:
         return {"specs": [_row(entry) for entry in entries], "source": source}, b""
 
     def _load(self, request: Mapping[str, Any], _: bytes) -> Reply:
-        from mousebench import api, scoring
-        from mousebench.comparison import Named
-
         plugin, kind, identifier = request["plugin"], request["kind"], request["identifier"]
         if plugin["function"] is not None:
             entry = local_model(Path(plugin["file"]), plugin["function"], trust=True)
@@ -124,15 +126,21 @@ class _Worker:
         if weights is None and layers is None:
             thing = entry.load(identifier, untrained=request["untrained"])
         else:
-            thing = api.load_changed(entry, identifier, None if weights is None else Path(weights), layers)
-        self._thing = scoring.as_model(thing) if kind == "models" else thing
+            from mousebench.api import load_changed
+
+            thing = load_changed(entry, identifier, None if weights is None else Path(weights), layers)
+        if kind == "models":
+            from mousebench.models import as_model
+
+            thing = as_model(thing)
+        self._thing = thing
         try:
             facts = {"models": _model_facts, "benchmarks": _benchmark_facts, "metrics": _metric_facts}[kind](
                 self._thing
             )
         except (Exception, SystemExit) as error:
             raise broken_plugin(entry, "does not say what it is", error) from error
-        return {**facts, "source": scoring.source_of(Named(identifier, self._thing, entry.plugin))}, b""
+        return {**facts, "source": code_hash(entry.plugin, self._thing)}, b""
 
     def _layers(self, _request: Mapping[str, Any], _: bytes) -> Reply:
         return {"layers": [str(name) for name in self._thing.layers]}, b""
@@ -140,8 +148,8 @@ class _Worker:
     def _reduce(self, request: Mapping[str, Any], payload: bytes) -> Reply:
         import numpy as np
 
-        from mousebench.isolation.packing import pack_arrays, unpack_arrays
-        from mousebench.representations import in_colour, reduce
+        from mousebench.isolation.arrays import pack_arrays, unpack_arrays
+        from mousebench.models import in_colour, reduce
 
         images = in_colour(unpack_arrays(payload)["images"])
         found = reduce(self._thing, images, request["device"], self._progress)
@@ -196,6 +204,17 @@ class _Worker:
             raise ContractViolation(f"ceiling gives {type(ceiling).__name__}; a Dataset is expected")
         told, found = pack({"ceiling": ceiling})
         return {"datasets": told}, found
+
+    def _call(self, request: Mapping[str, Any], _: bytes) -> Reply:
+        module, _, name = request["function"].partition(":")
+        plugin = request["plugin"]
+        if plugin["file"]:
+            found = discover([plugin["file"]], trust=True)
+        else:
+            point = EntryPoint(plugin["name"], plugin["module"], GROUP)
+            ours = [own for own in entry_points(group=GROUP) if own.dist and own.dist.name == OURS]
+            found = discover((), [*ours, point], trust=True)
+        return {"gives": getattr(import_module(module), name)(found, request["arguments"], self._progress)}, b""
 
 
 def _discovered(plugin: Mapping[str, Any]) -> Catalogue:

@@ -254,6 +254,16 @@ def cause_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def code_hash(plugin: Plugin | None, thing: object) -> str:
+    """Return a hash of the code behind a thing: its plugin's file, and the file of its class if that is not ours."""
+    parts = [plugin.source_hash() or ""] if plugin else []
+    module = type(thing).__module__
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file and module.partition(".")[0] != "mousebench":
+        parts.append(hashlib.sha256(Path(file).read_bytes()).hexdigest())
+    return " ".join(parts)
+
+
 def _conflict(what: str, plugins: Sequence[Plugin]) -> PluginConflict:
     return PluginConflict(f"{what} by {' and by '.join(map(str, plugins))}", "uninstall one, or leave out its --plugin")
 
@@ -417,10 +427,10 @@ def split_local_model(name: str) -> tuple[Path, str] | None:
     return (Path(path), function) if colon and path.endswith(".py") else None
 
 
-def local_model(path: Path, function: str, *, trust: bool) -> Entry:
+def local_model(path: Path, function: str, *, trust: bool | None = None) -> Entry:
     """Return the entry for a model that nobody registered: a function in a file.
 
-    Without ``trust`` the file is imported in a process of its own, when the model is loaded.
+    Without ``trust`` (as ``discover``) the file is imported in a process of its own, when the model is loaded.
 
     Raises
     ------
@@ -430,7 +440,7 @@ def local_model(path: Path, function: str, *, trust: bool) -> Entry:
         If the file cannot be imported.
     """
     plugin, name = _local_plugin(path), f"{path.stem}:{function}"
-    if not trust:
+    if not (trusted_here() if trust is None else trust):
         load = partial(load_function, reference(plugin, function))
         return Entry("models", unregistered(name, load, f"{function} of {path.name}"), replace(plugin, isolated=True))
     try:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import xarray as xr
@@ -15,9 +13,10 @@ from threadpoolctl import threadpool_limits
 from mousebench import representations
 from mousebench.comparison import Comparison, Named, bind, blaming, who
 from mousebench.errors import ContractViolation, PluginBroken
-from mousebench.interfaces import Metric, Model
+from mousebench.interfaces import Metric
 from mousebench.isolation.proxies import IsolatedBenchmark, IsolatedMetric, IsolatedModel
-from mousebench.plugins import result_name
+from mousebench.models import as_model as as_model
+from mousebench.plugins import code_hash, result_name
 from mousebench.progress import Progress, Silent
 from mousebench.representations import Layers
 from mousebench.results import assemble
@@ -59,15 +58,10 @@ def result_key(model: Named, comparison: Comparison) -> str | None:
 
 
 def source_of(named: Named) -> str:
-    """Return a hash of the code behind something: its plugin's file, and the file of its class if that is not ours."""
+    """Return a hash of the code behind something; its own process tells that of an isolated one."""
     if isinstance(named.thing, IsolatedModel | IsolatedBenchmark | IsolatedMetric):
         return named.thing.source
-    parts = [named.plugin.source_hash() or ""] if named.plugin else []
-    module = type(named.thing).__module__
-    file = getattr(sys.modules.get(module), "__file__", None)
-    if file and module.partition(".")[0] != "mousebench":
-        parts.append(hashlib.sha256(Path(file).read_bytes()).hexdigest())
-    return " ".join(parts)
+    return code_hash(named.plugin, named.thing)
 
 
 def compare(layers: Layers, comparison: Comparison, progress: Progress | None = None) -> dict[str, xr.Dataset]:
@@ -120,27 +114,3 @@ def score_model(
     layers = representation(model, comparison, device, progress)
     scores = compare(layers, comparison, progress)
     return assemble(model, layers, comparison, scores, result_key(model, comparison))
-
-
-def as_model(model: Any) -> Model:
-    """Return a torch module as a TorchModel, a Model as it is.
-
-    Raises
-    ------
-    ContractViolation
-        If it is neither.
-    """
-    # the class is asked first: to ask a TorchModel itself for its layers is to run the net
-    if all(hasattr(type(model), name) or hasattr(model, name) for name in ("layers", "fingerprint", "activations")):
-        found: Model = model
-        return found
-    from torch import nn
-
-    if isinstance(model, nn.Module):
-        from mousebench.torch_model import TorchModel
-
-        return TorchModel(model)
-    raise ContractViolation(
-        f"{type(model).__name__} is neither a torch.nn.Module nor a Model",
-        "a Model has layers, fingerprint and activations(images, layers)",
-    )

@@ -291,6 +291,7 @@ def _environment(folder: Path) -> dict[str, str]:
         "TORCH_HOME": str(torch_checkpoints().parents[1]),
         "HF_HUB_CACHE": str(hub_cache()),
         "PYTHONUSERBASE": site.getuserbase(),
+        TRUST: "1",  # it is isolated already
         "PYTHONUNBUFFERED": "1",
         "PYTHONFAULTHANDLER": "1",
     }

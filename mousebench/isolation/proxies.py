@@ -13,7 +13,8 @@ import numpy as np
 import xarray as xr
 
 from mousebench.errors import ContractViolation, UsageError
-from mousebench.isolation.packing import label, pack, pack_arrays, unpack, unpack_arrays
+from mousebench.isolation.arrays import label, pack_arrays, unpack_arrays
+from mousebench.isolation.packing import pack, unpack
 from mousebench.isolation.process import plain
 from mousebench.isolation.remote import Session
 from mousebench.progress import Progress

@@ -131,6 +131,35 @@ def _load(reference: Reference, kind: str, identifier: str, untrained: bool = Fa
     return load(Session(reference, kind, identifier, untrained, **changes))
 
 
+def call(
+    reference: Reference, function: str, arguments: Mapping[str, Any], *, doing: str, progress: Progress | None = None
+) -> Any:
+    """Call a function of mousebench in a process of the plugin's and return what it gives, which is plain JSON.
+
+    Parameters
+    ----------
+    reference : Reference
+    function : str
+        ``module:name``. It is called with a Catalogue (the project's own plugins and this one, all in that process),
+        the arguments and a Progress. It runs beside the plugin, so whoever asks checks what it gives.
+    arguments : mapping
+    doing : str
+        What it does, for errors: "to run its checks".
+    progress : Progress, optional
+
+    Raises
+    ------
+    MousebenchError
+        As ``Process.ask``.
+    """
+    process = Process(str(reference))
+    try:
+        message = {"do": "call", "plugin": dataclasses.asdict(reference), "function": function, "arguments": arguments}
+        return process.ask(message, doing=doing, progress=progress)[0].get("gives")
+    finally:
+        process.close()
+
+
 class Session:
     """One thing of a plugin, loaded in a process that starts when it is first needed, and again after it was closed.
 

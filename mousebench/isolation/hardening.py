@@ -1,7 +1,8 @@
 """Let the kernel refuse a process all writes but to some folders, and signals to others (Linux 5.13 and newer).
 
 Landlock needs no privileges, cannot be undone, and holds for every process that is started from then on. It also keeps
-them from looking into processes outside, whose environment may hold credentials. Interface: linux/landlock.h.
+them from looking into processes outside, whose environment may hold credentials. root could look all the same, so its
+other capabilities are dropped. Interfaces: linux/landlock.h, linux/capability.h.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ _PATH_BENEATH = 1
 _WRITE_FILE, _REFER, _TRUNCATE = 1 << 1, 1 << 13, 1 << 14
 _REMOVE_AND_MAKE = 0b1_1111_1111 << 4  # remove folders and files; make folders, files, links, sockets, devices
 _TCP = 0b11  # bind, connect
+_FILE_CAPABILITIES = 0b1111  # what root keeps: to read and write files of any owner
+_LAST_CAPABILITY = 40
+_DROP_FROM_BOUNDING_SET = 24
+_CAPABILITY_VERSION = 0x20080522
 _SCOPES = 0b11  # abstract sockets, signals
 
 
@@ -61,7 +66,20 @@ def restrict(writable: Iterable[str], network: bool) -> bool:
                 allowed = files if os.path.isdir(path) else files & (_WRITE_FILE | _TRUNCATE)  # noqa: PTH112
                 libc.syscall(_ADD, ruleset, _PATH_BENEATH, ctypes.byref(_Beneath(allowed, folder)), 0)
                 os.close(folder)
+        _drop_capabilities(libc)
         libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
         return bool(libc.syscall(_RESTRICT, ruleset, 0) == 0)
     finally:
         os.close(ruleset)
+
+
+def _drop_capabilities(libc: ctypes.CDLL) -> None:
+    """Give up what root may do beyond files; nothing changes for any other user, who has no capabilities."""
+    if os.geteuid() != 0:
+        return
+    for number in range(_LAST_CAPABILITY + 1):
+        if not _FILE_CAPABILITIES >> number & 1:
+            libc.prctl(_DROP_FROM_BOUNDING_SET, number, 0, 0, 0)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
+    kept = _FILE_CAPABILITIES
+    libc.capset(header, (ctypes.c_uint32 * 6)(kept, kept, 0, 0, 0, 0))  # effective, permitted, inheritable, twice
