@@ -185,7 +185,7 @@ def score(
     weights: str | Path | None = None,
     layers: str | Sequence[str] | None = None,
 ) -> xr.Dataset:
-    """Score one model on one benchmark.
+    """Score one model on one benchmark; plugins and files run in this process (the command line isolates them).
 
     Parameters
     ----------

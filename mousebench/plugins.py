@@ -33,8 +33,7 @@ from mousebench.errors import (
     UsageError,
     did_you_mean,
 )
-from mousebench.isolation.process import trusted_here
-from mousebench.isolation.remote import Reference, declare, load_function
+from mousebench.isolation.policy import Reference, trusted_here
 from mousebench.specs import (
     ANY_NAME,
     Spec,
@@ -330,6 +329,10 @@ def _manager() -> pluggy.PluginManager:
 
 def _register_others(catalogue: Catalogue, plugins: Sequence[Plugin]) -> None:
     """Let plugins of others declare in processes of their own, and add what these say."""
+    if not plugins:
+        return
+    from mousebench.isolation.remote import declare  # it takes a moment, and mostly there are none
+
     declared = declare([reference(plugin) for plugin in plugins])
     for plugin, said in zip(plugins, declared, strict=True):
         if said.cause:
@@ -441,6 +444,8 @@ def local_model(path: Path, function: str, *, trust: bool | None = None) -> Entr
     """
     plugin, name = _local_plugin(path), f"{path.stem}:{function}"
     if not (trusted_here() if trust is None else trust):
+        from mousebench.isolation.remote import load_function
+
         load = partial(load_function, reference(plugin, function))
         return Entry("models", unregistered(name, load, f"{function} of {path.name}"), replace(plugin, isolated=True))
     try:

@@ -24,10 +24,10 @@ from mousebench import errors
 from mousebench.errors import ContractViolation, MousebenchError, PluginBroken, UsageError
 from mousebench.home import home, hub_cache, torch_checkpoints
 from mousebench.isolation.channel import Channel, Closed, TimedOut
+from mousebench.isolation.policy import TRUST
 from mousebench.progress import Progress, Silent
 
 MEMORY, MINUTES = "MOUSEBENCH_PLUGIN_MEMORY", "MOUSEBENCH_PLUGIN_TIME"
-TRUST = "MOUSEBENCH_TRUST_PLUGINS"
 SECONDS_TO_DECLARE = 30.0  # a plugin module imports nothing heavy
 SHOWN = 20_000  # characters of a plugin's output that go to stderr
 KEPT = 4_000  # characters of its end that are kept for the error
@@ -89,11 +89,6 @@ def _number(variable: str, default: float) -> float:
     return number
 
 
-def trusted_here() -> bool:
-    """Say whether the user trusts all plugins (``--trust-plugins``)."""
-    return os.environ.get(TRUST, "") not in ("", "0")
-
-
 def plain(text: object, most: int = 1_000) -> str:
     """Return text of a plugin as one line without control characters, cut where it is long."""
     line = " ".join(str(text).split())
@@ -131,6 +126,7 @@ class Process:
         job = {
             "argv": [sys.executable, "-P", "-c", _BOOT, json.dumps(child)],
             "folder": str(self._folder / "work"),
+            "remove": str(self._folder),
             "pass_fds": [theirs_in, theirs_out],
             **{name: getattr(self.limits, name) for name in ("memory", "processes", "disk")},
         }

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 import xarray as xr
 
-from mousebench.errors import ContractViolation, UsageError
+from mousebench.errors import ContractViolation, MousebenchError, PluginBroken, UsageError
 from mousebench.isolation.arrays import label, pack_arrays, unpack_arrays
 from mousebench.isolation.packing import pack, unpack
 from mousebench.isolation.process import plain
@@ -44,7 +44,7 @@ def load(session: Session) -> IsolatedModel | IsolatedBenchmark | IsolatedMetric
     except (ContractViolation, UsageError):
         session.close()
         raise
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         session.close()
         raise ContractViolation(
             f"{session.kind[:-1]} {session.identifier!r} does not say what it is: {plain(error, 200)}"
@@ -78,7 +78,7 @@ class IsolatedModel:
     @property
     def layers(self) -> Sequence[str]:
         """Names of all layers in order of execution."""
-        answer, _ = self._session.ask("layers", doing="to name its layers")
+        answer, _ = self._ask("layers", doing="to name its layers")
         return _labels(answer.get("layers"), "layers")
 
     def activations(self, images: np.ndarray, layers: Sequence[str]) -> NoReturn:
@@ -89,10 +89,20 @@ class IsolatedModel:
         """Return every layer reduced to its Gram and sums; images are uint8 (image, height, width, 3)."""
         grey = images.strides[-1] == 0  # three times the same plane
         payload = pack_arrays({"images": images[..., 0] if grey else images})
-        answer, found = self._session.ask(
+        answer, found = self._ask(
             "reduce", {"device": device}, payload, doing="to answer to the images", progress=progress
         )
         return _reductions(answer, unpack_arrays(found), len(images))
+
+    def _ask(self, *arguments: Any, **settings: Any) -> tuple[dict[str, Any], bytearray]:
+        try:
+            return self._session.ask(*arguments, **settings)
+        except MousebenchError:
+            raise
+        except Exception as error:  # one of the plugin's, told by its process
+            raise PluginBroken(
+                f"the model fails {settings['doing']}: {type(error).__name__}: {error}", "--debug shows where"
+            ) from error
 
     def close(self) -> None:
         """End its process, which starts again when it is asked something."""

@@ -9,26 +9,12 @@ from functools import partial
 from typing import Any
 
 from mousebench.errors import ContractViolation, MousebenchError
+from mousebench.isolation.policy import Reference
 from mousebench.isolation.process import SECONDS_TO_DECLARE, Process, plain
 from mousebench.progress import Progress
 from mousebench.specs import KINDS, Spec
 
 MOST_SPECS = 10_000
-
-
-@dataclass(frozen=True)
-class Reference:
-    """How another process finds a plugin again; ``function`` is that of ``FILE.py:function``."""
-
-    name: str
-    distribution: str
-    version: str
-    module: str
-    file: str | None = None
-    function: str | None = None
-
-    def __str__(self) -> str:
-        return f"plugin {self.name!r} of {self.distribution} ({self.file or self.module})"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Run one program within limits, with everything that it starts, and leave nothing behind. Run as a script.
 
-The last argument is a job in JSON (``argv``, ``folder``, ``pass_fds``, ``memory``, ``processes``, ``disk``). Standard
+The last argument is a job in JSON (``argv``, ``folder``, ``remove``, ``pass_fds``, ``memory``, ``processes``, ``disk``). Standard
 input is a lifeline: when its other end is closed, however that process ended, all is ended here. The last line on
 standard output says how the program ended. It imports nothing of mousebench, so that it starts in a few milliseconds.
 """
@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -46,6 +47,8 @@ def main() -> int:
     finally:
         _end_all(child.pid)
         child.returncode = 0  # it has been waited for
+    if verdict["how"] == "let go":  # whoever started us may be gone
+        shutil.rmtree(job["remove"], ignore_errors=True)
     with contextlib.suppress(OSError):
         os.write(sys.stdout.fileno(), json.dumps(verdict).encode())
     return 0
@@ -87,7 +90,7 @@ def _watch(child: subprocess.Popen[bytes], job: dict[str, Any]) -> dict[str, Any
             return {"how": "memory"}
         if time.monotonic() > look_at_disk:
             look_at_disk = time.monotonic() + DISK_PERIOD
-            if _size(job["folder"], job["disk"]) > job["disk"]:
+            if _size(job["remove"], job["disk"]) > job["disk"]:
                 return {"how": "disk"}
 
 
