@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 
 from mousebench import Spec, hookimpl
-from mousebench.reduction import Reduction, Reductions
 
 
 class Hostile:
@@ -79,16 +78,12 @@ class Hostile:
 
     def deletes_home(self):
         for folder in (Path.home(), Path(os.environ["MOUSEBENCH_HOME"]), Path.cwd()):
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+        if Path.home().exists():
+            raise OSError("it is still there")
 
     def objects(self):
         return np.array([[object()]] * 24)
-
-    def no_array(self):
-        return {"not": "an array"}
-
-    def complex_numbers(self):
-        return np.ones((24, 3), dtype=complex)
 
     def relative(self):
         for depth in range(1, 8):
@@ -110,31 +105,10 @@ class Hostile:
         time.sleep(600)
 
 
-class Liar(Hostile):
-    """A model with a way of its own to reduce, which gives what no features can."""
-
-    def reduce(self, images, *, device="auto", progress=None):
-        n = len(images)
-        gram, sums, width, name = np.eye(n), np.ones(n), 4, "only"
-        if self.way == "lie-shape":
-            gram = np.eye(n + 1)[:n]
-        if self.way == "lie-gram":
-            gram = np.eye(n) + 5
-        if self.way == "lie-sums":
-            sums = np.full(n, 100.0)
-        if self.way == "lie-nan":
-            gram = gram.copy()
-            gram[0, 1] = np.nan
-        if self.way == "lie-name":
-            name = "\x1b[31mred"
-        layers = [Reduction(name, gram, sums, width)]
-        return Reductions(layers * 2 if self.way == "lie-twice" else layers)
-
-
-def load(variant: str):
-    return Liar(variant) if variant.startswith("lie-") else Hostile(variant)
-
-
 @hookimpl
 def mousebench_models():
     yield Spec("hostile", load=load, description="a model\x1b[31m\nin <script>two</script> lines")
+
+
+def load(variant: str):
+    return Hostile(variant)
