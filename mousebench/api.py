@@ -14,6 +14,7 @@ from mousebench import paired, scoring, store
 from mousebench.comparison import Comparison, Named, choose_sites
 from mousebench.errors import ContractViolation, MissingData, UsageError
 from mousebench.interfaces import Benchmark, Metric, Model
+from mousebench.models import as_model
 from mousebench.plugins import LOCAL, Catalogue, Entry, changed_name, discover, local_model, split_local_model
 from mousebench.progress import Progress, Silent
 from mousebench.specs import unregistered
@@ -26,8 +27,8 @@ BLOCKS = "blocks"  # as layers: the top-level blocks of a net
 
 @lru_cache(maxsize=1)
 def catalogue() -> Catalogue:
-    """Return what is installed, discovered once a process."""
-    return discover()
+    """Return what is installed, discovered once a process; who imports it from Python runs its code in that process."""
+    return discover(trust=True)
 
 
 def list_models() -> list[str]:
@@ -85,7 +86,7 @@ def named_model(
     if not isinstance(model, str):
         if weights is not None:
             raise UsageError("weights are for a model that is named, not for an object", "load them into it yourself")
-        thing = scoring.as_model(model)
+        thing = as_model(model)
         name = changed_name(f"python:{type(model).__name__}", None, _patterns(layers))
         return Named(name, thing if layers is None else _with_layers(thing, name, layers), None)
     if weights is None and layers is None:
@@ -94,7 +95,7 @@ def named_model(
         entry = changed_model(model, found, weights=weights, layers=layers)
         identifier = entry.spec.identifier
     try:
-        return Named(identifier, scoring.as_model(entry.load(identifier)), entry.plugin)
+        return Named(identifier, as_model(entry.load(identifier)), entry.plugin)
     except ContractViolation as error:
         raise ContractViolation(f"model {identifier!r}: {error.message}", error.hint) from error
 
@@ -104,7 +105,7 @@ def _find_model(model: str, found: Catalogue) -> tuple[Entry, str]:
     local = split_local_model(model)
     if local is None:
         return found.find("models", model), model
-    entry = local_model(*local)
+    entry = local_model(*local, trust=found.trust)
     return entry, entry.spec.identifier
 
 
@@ -123,15 +124,19 @@ def changed_model(
     if path is not None and not path.is_file():
         raise MissingData(f"there is no weights file {str(path)!r}", "give a safetensors or torch file")
     name = changed_name(identifier, path, _patterns(layers))
-    load = partial(_load_changed, entry, identifier, path, layers)
+    load = partial(load_changed, entry, identifier, path, layers)
     spec = unregistered(name, load, f"{identifier} with other {'layers' if path is None else 'weights'}")
     return Entry("models", spec, replace(entry.plugin, distribution=LOCAL))
 
 
-def _load_changed(
-    entry: Entry, identifier: str, weights: Path | None, layers: str | Sequence[str] | None
-) -> TorchModel:
-    model = _torch_model(scoring.as_model(entry.load(identifier, untrained=weights is not None)), identifier)
+def load_changed(entry: Entry, identifier: str, weights: Path | None, layers: str | Sequence[str] | None) -> Model:
+    """Return the model of an entry with weights from a file, or with other layers."""
+    if entry.plugin.isolated:
+        isolated: Model = entry.load(
+            identifier, weights=None if weights is None else str(weights.resolve()), layers=layers
+        )
+        return isolated
+    model = _torch_model(as_model(entry.load(identifier, untrained=weights is not None)), identifier)
     if weights is not None:
         from mousebench.checkpoints import fill, read_state_dict
 
@@ -180,7 +185,7 @@ def score(
     weights: str | Path | None = None,
     layers: str | Sequence[str] | None = None,
 ) -> xr.Dataset:
-    """Score one model on one benchmark.
+    """Score one model on one benchmark; plugins and files run in this process (the command line isolates them).
 
     Parameters
     ----------

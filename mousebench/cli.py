@@ -56,6 +56,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--home", metavar="DIR", help="where data and representations are kept (MOUSEBENCH_HOME)")
     parser.add_argument("--offline", action="store_true", help="never use the network")
+    parser.add_argument(
+        "--trust-plugins", action="store_true", help="run plugins of others in this process (MOUSEBENCH_TRUST_PLUGINS)"
+    )
+    parser.add_argument(
+        "--plugin-memory", metavar="GB", help="what a plugin of others may use (16, or 3/4 of the machine's)"
+    )
+    parser.add_argument("--plugin-time", metavar="MINUTES", help="what each step of one may take (60)")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in COMMANDS:
@@ -81,6 +88,11 @@ def _apply_globals(options: argparse.Namespace) -> None:
         os.environ["MOUSEBENCH_HOME"] = str(Path(options.home).expanduser().resolve())
     if options.offline:
         os.environ["MOUSEBENCH_OFFLINE"] = "1"
+    if options.trust_plugins:
+        os.environ["MOUSEBENCH_TRUST_PLUGINS"] = "1"
+    for value, name in ((options.plugin_memory, "MEMORY"), (options.plugin_time, "TIME")):
+        if value is not None:
+            os.environ[f"MOUSEBENCH_PLUGIN_{name}"] = value
 
 
 if __name__ == "__main__":

@@ -25,3 +25,10 @@ def torch_checkpoints() -> Path:
     """Return the folder in which torch keeps downloaded weights, without importing torch."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
     return Path(os.environ.get("TORCH_HOME", cache / "torch"), "hub", "checkpoints").expanduser()
+
+
+def hub_cache() -> Path:
+    """Return the folder in which huggingface_hub keeps downloaded weights; its token lies elsewhere."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
+    hub = Path(os.environ.get("HF_HOME", cache / "huggingface"), "hub")
+    return Path(os.environ.get("HF_HUB_CACHE", hub)).expanduser()

@@ -14,7 +14,8 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -32,6 +33,7 @@ from mousebench.errors import (
     UsageError,
     did_you_mean,
 )
+from mousebench.isolation.policy import Reference, trusted_here
 from mousebench.specs import (
     ANY_NAME,
     Spec,
@@ -41,28 +43,38 @@ from mousebench.specs import (
     split_variant,
     unregistered,
 )
+from mousebench.specs import (
+    KINDS as KINDS,
+)
 
 GROUP = "mousebench"
+OURS = "mousebench"  # the distribution whose plugins run in this process; those of others run in one of their own
 LOCAL = "local"
-KINDS = ("models", "benchmarks", "metrics")
 _LONG = 60
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """One entry point, or one file given on the command line (``distribution`` is then "local")."""
+    """One entry point, or one file given on the command line (``distribution`` is then "local").
+
+    One that is ``isolated`` runs in a process of its own, which says what the hash of its ``source`` is.
+    """
 
     name: str
     distribution: str
     version: str
     module: str
     file: str | None = None
+    isolated: bool = field(default=False, compare=False)
+    source: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         return f"{self.distribution} ({self.file or self.module})"
 
     def source_hash(self) -> str | None:
         """Return the sha256 of the plugin's source file, None where it has none."""
+        if self.isolated and not self.file:
+            return self.source or None
         file = self.file or getattr(sys.modules.get(self.module), "__file__", None)
         return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file and Path(file).is_file() else None
 
@@ -91,8 +103,10 @@ class Entry:
         except Exception as error:
             return cause_of(error)
 
-    def load(self, identifier: str, *, untrained: bool = False) -> Any:
+    def load(self, identifier: str, *, untrained: bool = False, **changes: Any) -> Any:
         """Build what an identifier that this entry answers to names, or only its architecture.
+
+        ``changes`` (``weights``, ``layers``) are for isolated models, which cannot be changed from here afterwards.
 
         Raises
         ------
@@ -105,7 +119,7 @@ class Entry:
         arguments = self._arguments(identifier, build)
         try:
             with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
-                return build(**arguments)
+                return build(**arguments, **changes)
         except MousebenchError:
             raise
         except (Exception, SystemExit) as error:
@@ -121,7 +135,7 @@ class Entry:
         arguments = {"name": base.partition("/")[2]} if self.spec.family else {}
         if variant is None:
             return arguments
-        if not _takes_variant(build):
+        if not takes_variant(build):
             raise UnknownIdentifier(f"{self.kind[:-1]} {listed!r} has no variants, so {identifier!r} is unknown")
         return {**arguments, "variant": variant}
 
@@ -136,11 +150,14 @@ class Catalogue:
         More than one Entry for an identifier is a clash.
     broken : list of Broken
     contested : dict of plugin name to the plugins that claim it
+    trust : bool
+        Whether plugins of others run in this process.
     """
 
     entries: dict[str, dict[str, list[Entry]]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
     broken: list[Broken] = field(default_factory=list)
     contested: dict[str, list[Plugin]] = field(default_factory=dict)
+    trust: bool = False
 
     def add(self, kind: str, spec: Spec, plugin: Plugin) -> None:
         """Add what a plugin declares."""
@@ -213,7 +230,8 @@ def _answering(identifier: str) -> Iterator[str]:
             yield f"{family}/{ANY_NAME}"
 
 
-def _takes_variant(build: Callable[..., Any]) -> bool:
+def takes_variant(build: Callable[..., Any]) -> bool:
+    """Say whether what builds a thing can be asked for a variant of it."""
     try:
         return "variant" in inspect.signature(build).parameters
     except ValueError:  # some built-in types have no signature
@@ -235,12 +253,27 @@ def cause_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def code_hash(plugin: Plugin | None, thing: object) -> str:
+    """Return a hash of the code behind a thing: its plugin's file, and the file of its class if that is not ours."""
+    parts = [plugin.source_hash() or ""] if plugin else []
+    module = type(thing).__module__
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file and module.partition(".")[0] != "mousebench":
+        parts.append(hashlib.sha256(Path(file).read_bytes()).hexdigest())
+    return " ".join(parts)
+
+
 def _conflict(what: str, plugins: Sequence[Plugin]) -> PluginConflict:
     return PluginConflict(f"{what} by {' and by '.join(map(str, plugins))}", "uninstall one, or leave out its --plugin")
 
 
-def discover(files: Iterable[str | Path] = (), installed: Iterable[EntryPoint] | None = None) -> Catalogue:
-    """Import every plugin and collect what it declares.
+def discover(
+    files: Iterable[str | Path] = (),
+    installed: Iterable[EntryPoint] | None = None,
+    *,
+    trust: bool | None = None,
+) -> Catalogue:
+    """Collect what every plugin declares; those of others are imported in processes of their own.
 
     Parameters
     ----------
@@ -248,23 +281,29 @@ def discover(files: Iterable[str | Path] = (), installed: Iterable[EntryPoint] |
         Plugin files that are not installed (``--plugin``).
     installed : iterable of EntryPoint, optional
         The entry points of the group; found in the environment when not given.
+    trust : bool, optional
+        Whether plugins of others run in this process; what ``--trust-plugins`` says when not given.
 
     Raises
     ------
     UsageError
         If a file does not exist. A plugin that fails is no error here: it is listed as broken.
     """
-    catalogue = Catalogue()
-    manager = pluggy.PluginManager(GROUP)
-    manager.add_hookspecs(hookspecs)
+    catalogue = Catalogue(trust=trusted_here() if trust is None else trust)
+    manager = _manager()
     found: list[tuple[Plugin, EntryPoint | None]] = list(
         _installed(entry_points(group=GROUP) if installed is None else installed)
     )
     found += [(_local_plugin(Path(file)), None) for file in files]
     claims: dict[str, list[Plugin]] = defaultdict(list)
+    others = []
     for plugin, entry_point in found:
         claims[plugin.name].append(plugin)
-        _register(catalogue, manager, plugin, entry_point)
+        if catalogue.trust or plugin.distribution == OURS:
+            _register(catalogue, manager, plugin, entry_point)
+        else:
+            others.append(plugin)
+    _register_others(catalogue, others)
     catalogue.contested = {name: plugins for name, plugins in claims.items() if len(plugins) > 1}
     for name, plugins in catalogue.contested.items():
         cause = _conflict(f"plugin name {name!r} is claimed", plugins).message
@@ -273,6 +312,39 @@ def discover(files: Iterable[str | Path] = (), installed: Iterable[EntryPoint] |
         cause = _conflict(f"{kind[:-1]} {identifier!r} is provided", plugins).message
         catalogue.broken += [Broken(plugin.name, plugin.distribution, cause) for plugin in plugins]
     return catalogue
+
+
+def discover_one(plugin: Plugin, point: EntryPoint | None) -> Catalogue:
+    """Import one plugin in this process and return what it declares."""
+    catalogue = Catalogue(trust=True)
+    _register(catalogue, _manager(), plugin, point)
+    return catalogue
+
+
+def _manager() -> pluggy.PluginManager:
+    manager = pluggy.PluginManager(GROUP)
+    manager.add_hookspecs(hookspecs)
+    return manager
+
+
+def _register_others(catalogue: Catalogue, plugins: Sequence[Plugin]) -> None:
+    """Let plugins of others declare in processes of their own, and add what these say."""
+    if not plugins:
+        return
+    from mousebench.isolation.remote import declare  # it takes a moment, and mostly there are none
+
+    declared = declare([reference(plugin) for plugin in plugins])
+    for plugin, said in zip(plugins, declared, strict=True):
+        if said.cause:
+            catalogue.broken.append(Broken(plugin.name, plugin.distribution, said.cause))
+        known = replace(plugin, isolated=True, source=said.source)
+        for kind, spec in said.specs:
+            catalogue.add(kind, spec, known)
+
+
+def reference(plugin: Plugin, function: str | None = None) -> Reference:
+    """Return how another process finds a plugin again."""
+    return Reference(plugin.name, plugin.distribution, plugin.version, plugin.module, plugin.file, function)
 
 
 def _installed(points: Iterable[EntryPoint]) -> Iterator[tuple[Plugin, EntryPoint | None]]:
@@ -358,8 +430,10 @@ def split_local_model(name: str) -> tuple[Path, str] | None:
     return (Path(path), function) if colon and path.endswith(".py") else None
 
 
-def local_model(path: Path, function: str) -> Entry:
+def local_model(path: Path, function: str, *, trust: bool | None = None) -> Entry:
     """Return the entry for a model that nobody registered: a function in a file.
+
+    Without ``trust`` (as ``discover``) the file is imported in a process of its own, when the model is loaded.
 
     Raises
     ------
@@ -368,17 +442,21 @@ def local_model(path: Path, function: str) -> Entry:
     PluginBroken
         If the file cannot be imported.
     """
-    plugin = _local_plugin(path)
+    plugin, name = _local_plugin(path), f"{path.stem}:{function}"
+    if not (trusted_here() if trust is None else trust):
+        from mousebench.isolation.remote import load_function
+
+        load = partial(load_function, reference(plugin, function))
+        return Entry("models", unregistered(name, load, f"{function} of {path.name}"), replace(plugin, isolated=True))
     try:
         module = import_file(path)
     except (Exception, SystemExit) as error:
         raise PluginBroken(f"{str(path)!r} cannot be imported: {cause_of(error)}", "--debug shows where") from error
-    load = getattr(module, function, None)
-    if not callable(load):
+    build = getattr(module, function, None)
+    if not callable(build):
         names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
         raise UsageError(f"{str(path)!r} has no function {function!r}{did_you_mean(function, names)}")
-    spec = unregistered(f"{path.stem}:{function}", load, f"{function} of {path.name}")
-    return Entry("models", spec, plugin)
+    return Entry("models", unregistered(name, build, f"{function} of {path.name}"), plugin)
 
 
 def changed_name(identifier: str, weights: Path | None, layers: Sequence[str] | None) -> str:

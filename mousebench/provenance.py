@@ -50,7 +50,7 @@ def _git(root: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def describe_plugin(plugin: Plugin | None) -> dict[str, str]:
+def describe_plugin(plugin: Plugin | None) -> dict[str, str | bool]:
     """Return name, distribution, version and source hash of a plugin; "local" for an object made in Python."""
     if plugin is None:
         return {"name": "local", "distribution": "local", "version": "local", "source": ""}
@@ -60,4 +60,5 @@ def describe_plugin(plugin: Plugin | None) -> dict[str, str]:
         "distribution": plugin.distribution,
         "version": plugin.version,
         "source": plugin.source_hash() or "",
+        **({"isolated": True} if plugin.isolated else {}),
     }

@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from mousebench import assemblies
-from mousebench.errors import ContractViolation, MousebenchError, PluginBroken, StoreError
+from mousebench.errors import ContractViolation, StoreError
 from mousebench.home import home
 from mousebench.interfaces import Model
-from mousebench.linalg import gram
+from mousebench.models import in_colour, reduce
 from mousebench.progress import Progress, Silent
 from mousebench.provenance import installed_version
-from mousebench.reduction import Reduction, Reductions
+from mousebench.reduction import Reductions
 
 FORMAT = 1  # raised when the files are laid out differently
 
@@ -66,8 +64,7 @@ class Layers(Mapping[str, xr.Dataset]):
 
 def images_of(stimuli: xr.DataArray) -> np.ndarray:
     """Return uint8 (image, height, width, 3); grey stimuli are one plane seen three times, without a copy."""
-    values = stimuli.values
-    return values if values.ndim == 4 else np.broadcast_to(values[..., None], (*values.shape, 3))
+    return in_colour(stimuli.values)
 
 
 def representation_key(fingerprint: Mapping[str, str], stimuli_hash: str, source: str) -> str | None:
@@ -129,7 +126,7 @@ def get(
     cached = _read(path, key, progress)
     if cached is not None:
         return cached
-    reductions = _reduce(model, stimuli, device, progress)
+    reductions = reduce(model, images_of(stimuli), device, progress)
     dataset = _to_dataset(reductions, stimuli, key or "")
     if path is None:
         progress.note(f"{name}: not cached, a part of the model has no source or description that could be hashed")
@@ -210,61 +207,3 @@ def _notes(skipped: Mapping[str, str]) -> list[str]:
     for name, reason in skipped.items():
         names.setdefault(reason, []).append(name)
     return [f"layer{'s' * (len(some) > 1)} {', '.join(some)} left out: {reason}" for reason, some in names.items()]
-
-
-def _reduce(model: Model, stimuli: xr.DataArray, device: str, progress: Progress) -> Reductions:
-    images = images_of(stimuli)
-    stream = getattr(model, "reduce", None)
-    if stream is not None:
-        reductions: Reductions = stream(images, device=device, progress=progress)
-        return reductions
-    layers = list(model.layers)
-    if not layers:
-        raise ContractViolation("the model has no layers")
-    for layer, count in Counter(layers).items():
-        if count > 1:
-            raise ContractViolation(f"the model lists its layer {layer!r} more than once")
-    progress.start("layers", len(layers))
-    try:
-        activations: Mapping[str, Any] = model.activations(images, layers)
-        found = []
-        for layer in layers:
-            found.append(_reduce_array(layer, activations, len(images)))
-            progress.advance(1)
-    except MousebenchError:
-        raise
-    except (Exception, SystemExit) as error:
-        text = " ".join(str(error).split())
-        raise PluginBroken(
-            f"the model's activations fail: {type(error).__name__}: {text}", "--debug shows where"
-        ) from error
-    finally:
-        progress.finish()
-    return _without_duplicates(found)
-
-
-def _reduce_array(layer: str, activations: Mapping[str, Any], n_images: int) -> Reduction:
-    try:
-        features = np.asarray(activations[layer])
-    except KeyError as error:
-        raise ContractViolation(f"the model gives no activations for its layer {layer!r}") from error
-    if features.ndim != 2 or len(features) != n_images or features.shape[1] == 0 or features.dtype.kind not in "fiu":
-        raise ContractViolation(
-            f"layer {layer!r} gives {features.dtype} activations of shape {features.shape} for {n_images} images; "
-            f"float ({n_images}, features) is expected"
-        )
-    step = 4096
-    return Reduction(layer, *gram(features[:, start : start + step] for start in range(0, features.shape[1], step)))
-
-
-def _without_duplicates(found: list[Reduction]) -> Reductions:
-    kept: list[Reduction] = []
-    duplicates: dict[str, str] = {}
-    seen: dict[tuple[int, bytes, bytes], str] = {}
-    for layer in found:
-        original = seen.setdefault((layer.n_features, layer.feature_sum.tobytes(), layer.gram.tobytes()), layer.name)
-        if original == layer.name:
-            kept.append(layer)
-        else:
-            duplicates[layer.name] = original
-    return Reductions(kept, duplicates)

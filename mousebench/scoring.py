@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import xarray as xr
@@ -15,8 +13,10 @@ from threadpoolctl import threadpool_limits
 from mousebench import representations
 from mousebench.comparison import Comparison, Named, bind, blaming, who
 from mousebench.errors import ContractViolation, PluginBroken
-from mousebench.interfaces import Metric, Model
-from mousebench.plugins import result_name
+from mousebench.interfaces import Metric
+from mousebench.isolation.proxies import IsolatedBenchmark, IsolatedMetric, IsolatedModel
+from mousebench.models import as_model as as_model
+from mousebench.plugins import code_hash, result_name
 from mousebench.progress import Progress, Silent
 from mousebench.representations import Layers
 from mousebench.results import assemble
@@ -36,11 +36,14 @@ def representation(model: Named, comparison: Comparison, device: str, progress: 
         )
     except (ContractViolation, PluginBroken) as error:
         raise type(error)(f"{who(model)}: {error.message}", error.hint) from error
+    finally:
+        if isinstance(model.thing, IsolatedModel):
+            model.thing.close()  # a net is large, and has given all that is wanted of it
 
 
 def representation_key(model: Named, comparison: Comparison) -> str | None:
     """Return the hash of all that the layers follow from; None if it cannot be known."""
-    return representations.representation_key(model.fingerprint, comparison.stimuli_hash, _source(model))
+    return representations.representation_key(model.fingerprint, comparison.stimuli_hash, source_of(model))
 
 
 def result_key(model: Named, comparison: Comparison) -> str | None:
@@ -50,18 +53,15 @@ def result_key(model: Named, comparison: Comparison) -> str | None:
         return None
     metric, benchmark = comparison.metric, comparison.benchmark
     parts = [representation, benchmark.identifier, benchmark.thing.version, metric.identifier, metric.thing.version]
-    parts += [_source(metric), getattr(metric.thing, "definition", None), comparison.seed, FORMAT]
+    parts += [source_of(metric), getattr(metric.thing, "definition", None), comparison.seed, FORMAT]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _source(named: Named) -> str:
-    """Return a hash of the code behind something: its plugin's file, and the file of its class if that is not ours."""
-    parts = [named.plugin.source_hash() or ""] if named.plugin else []
-    module = type(named.thing).__module__
-    file = getattr(sys.modules.get(module), "__file__", None)
-    if file and module.partition(".")[0] != "mousebench":
-        parts.append(hashlib.sha256(Path(file).read_bytes()).hexdigest())
-    return " ".join(parts)
+def source_of(named: Named) -> str:
+    """Return a hash of the code behind something; its own process tells that of an isolated one."""
+    if isinstance(named.thing, IsolatedModel | IsolatedBenchmark | IsolatedMetric):
+        return named.thing.source
+    return code_hash(named.plugin, named.thing)
 
 
 def compare(
@@ -71,25 +71,33 @@ def compare(
 
     One BLAS thread: the same bits whatever else runs, and no slower for matrices of this size.
     """
-    metric: Metric = comparison.metric.thing
-    progress = progress or Silent()
-    together = getattr(metric, "score_sites", None)
-    with blaming(comparison.metric, "metric"), threadpool_limits(1, user_api="blas"):
-        if together is not None:
-            scores: Mapping[str, xr.Dataset] = together(layers, comparison.targets, comparison.seed, progress)
-        else:
-            scores = dict(_one_by_one(metric, layers, comparison, progress))
+    with blaming(comparison.metric, "metric"):
+        scores = score_targets(
+            comparison.metric.thing, layers, comparison.targets, comparison.seed, progress or Silent()
+        )
     return {site: _checked(scores.get(site), site, comparison) for site in comparison.sites}
 
 
-def _one_by_one(
-    metric: Metric, layers: Mapping[str, xr.Dataset], comparison: Comparison, progress: Progress
-) -> Iterator[tuple[str, xr.Dataset]]:
-    progress.start("sites", len(comparison.sites))
-    for site, target in comparison.targets.items():
-        yield site, metric.score(layers, target, comparison.seed)
-        progress.advance(1)
-    progress.finish()
+def score_targets(
+    metric: Metric,
+    layers: Mapping[str, xr.Dataset],
+    targets: Mapping[str, xr.DataArray],
+    seed: int,
+    progress: Progress,
+) -> Mapping[str, xr.Dataset]:
+    """Return what a metric gives for each site, all sites together where it can do that."""
+    together = getattr(metric, "score_sites", None)
+    with threadpool_limits(1, user_api="blas"):
+        if together is not None:
+            scores: Mapping[str, xr.Dataset] = together(layers, targets, seed, progress)
+            return scores
+        found = {}
+        progress.start("sites", len(targets))
+        for site, target in targets.items():
+            found[site] = metric.score(layers, target, seed)
+            progress.advance(1)
+        progress.finish()
+        return found
 
 
 def _checked(score: Any, site: str, comparison: Comparison) -> xr.Dataset:
@@ -112,27 +120,3 @@ def score_model(
     layers = representation(model, comparison, device, progress)
     scores = compare(layers, comparison, progress)
     return assemble(model, layers, comparison, scores, result_key(model, comparison))
-
-
-def as_model(model: Any) -> Model:
-    """Return a torch module as a TorchModel, a Model as it is.
-
-    Raises
-    ------
-    ContractViolation
-        If it is neither.
-    """
-    # the class is asked first: to ask a TorchModel itself for its layers is to run the net
-    if all(hasattr(type(model), name) or hasattr(model, name) for name in ("layers", "fingerprint", "activations")):
-        found: Model = model
-        return found
-    from torch import nn
-
-    if isinstance(model, nn.Module):
-        from mousebench.torch_model import TorchModel
-
-        return TorchModel(model)
-    raise ContractViolation(
-        f"{type(model).__name__} is neither a torch.nn.Module nor a Model",
-        "a Model has layers, fingerprint and activations(images, layers)",
-    )

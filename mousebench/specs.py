@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from mousebench.errors import ContractViolation, UnknownIdentifier
 
+KINDS = ("models", "benchmarks", "metrics")
 ANY_NAME = "NAME"  # upper case: no identifier can be that
 _NAME = r"[a-z0-9]+(?:[._-][a-z0-9]+)*"
 _IDENTIFIER = re.compile(rf"(?:{_NAME}/)?{_NAME}(?:@{_NAME})?")

@@ -25,6 +25,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = tmp_path / "home"
     monkeypatch.setenv("MOUSEBENCH_HOME", str(folder))
     monkeypatch.setenv("MOUSEBENCH_OFFLINE", "")
+    monkeypatch.setenv(
+        "MOUSEBENCH_TRUST_PLUGINS", "1"
+    )  # made-up plugins run here; test_isolation.py runs them elsewhere
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("COLUMNS", "120")
