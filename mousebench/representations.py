@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 
 from mousebench import assemblies
-from mousebench.errors import ContractViolation, MousebenchError, PluginBroken, StoreError
+from mousebench.errors import ContractViolation, MousebenchError, PluginBroken, StoreError, did_you_mean
 from mousebench.home import home
 from mousebench.interfaces import Model
 from mousebench.linalg import gram
@@ -25,6 +25,7 @@ from mousebench.provenance import installed_version
 from mousebench.reduction import Reduction, Reductions
 
 FORMAT = 1  # raised when the files are laid out differently
+NOT_FINITE = "holds NaN or infinite values"
 
 
 class Layers(Mapping[str, xr.Dataset]):
@@ -101,6 +102,7 @@ def get(
     key: str | None,
     device: str = "auto",
     progress: Progress | None = None,
+    fresh: bool = False,
 ) -> Layers:
     """Return the layers of a model for some stimuli.
 
@@ -114,6 +116,8 @@ def get(
         ``representation_key``; with None nothing is read from the cache or written to it.
     device : str
     progress : Progress, optional
+    fresh : bool
+        Compute again what is cached.
 
     Raises
     ------
@@ -126,7 +130,7 @@ def get(
     if getattr(model, "intercept_only", False):
         return _without_layers(model, stimuli, key or "")
     path = cache_path(name, key) if key else None
-    cached = _read(path, key, progress)
+    cached = None if fresh else _read(path, key, progress)
     if cached is not None:
         return cached
     reductions = _reduce(model, stimuli, device, progress)
@@ -201,7 +205,7 @@ def _not_finite(images: np.ndarray) -> str:
     """Say that a layer is not finite, and for which images where it is not for all."""
     numbers = np.flatnonzero(images)
     which = "" if images.all() else f" for image {', '.join(map(str, numbers[:5]))}"
-    return f"holds NaN or infinite values{which}{' and others' if which and len(numbers) > 5 else ''}"
+    return f"{NOT_FINITE}{which}{' and others' if which and len(numbers) > 5 else ''}"
 
 
 def _notes(skipped: Mapping[str, str]) -> list[str]:
@@ -247,7 +251,8 @@ def _reduce_array(layer: str, activations: Mapping[str, Any], n_images: int) -> 
     try:
         features = np.asarray(activations[layer])
     except KeyError as error:
-        raise ContractViolation(f"the model gives no activations for its layer {layer!r}") from error
+        guess = did_you_mean(layer, map(str, activations))
+        raise ContractViolation(f"the model gives no activations for its layer {layer!r}{guess}") from error
     if features.ndim != 2 or len(features) != n_images or features.shape[1] == 0 or features.dtype.kind not in "fiu":
         raise ContractViolation(
             f"layer {layer!r} gives {features.dtype} activations of shape {features.shape} for {n_images} images; "
