@@ -11,7 +11,7 @@ from mousebench import representations
 from mousebench.assemblies import make_stimuli
 from mousebench.representations import Layers
 
-N_IMAGES = 12
+N_IMAGES = 8
 _SHAPE = (96, 128)  # not square, so that height and width cannot be mistaken for one another
 _COARSE = 8  # pixels: images have coarse structure as well as fine
 
