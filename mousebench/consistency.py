@@ -99,7 +99,10 @@ def _stale(path: Path, results: Path, found: Catalogue) -> Iterator[Problem]:
             plugin = found.find(kind, identifier).plugin
         except MousebenchError as error:
             guess = did_you_mean(identifier, found.identifiers(kind))
-            yield Problem(f"{where}: {error.message if not guess else f'unknown {kind[:-1]} {identifier!r}{guess}'}", "delete the file, or install the plugin")
+            yield Problem(
+                f"{where}: {error.message if not guess else f'unknown {kind[:-1]} {identifier!r}{guess}'}",
+                "delete the file, or install the plugin",
+            )
             return
         made_by = provenance[kind[:-1]]["distribution"]
         if made_by != plugin.distribution:

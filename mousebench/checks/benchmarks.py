@@ -103,7 +103,9 @@ class BenchmarkChecks(PluginChecks):
             try:
                 assemblies.align(target, ids)
             except ContractViolation as error:
-                raise CheckFailed(f"site {site}: {error.message}", error.hint or "see docs/plugin-benchmark.md") from error
+                raise CheckFailed(
+                    f"site {site}: {error.message}", error.hint or "see docs/plugin-benchmark.md"
+                ) from error
 
     def repetitions(self) -> None:
         """Count how often each stimulus was shown to each neuroid; an RDM brings its reliability instead."""

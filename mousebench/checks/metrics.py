@@ -107,7 +107,9 @@ class MetricChecks(PluginChecks):
     def _score(self, layers: dict[str, xr.Dataset], target: xr.DataArray, seed: int = 0) -> xr.Dataset:
         score = self.thing.score(layers, target, seed)
         if not isinstance(score, xr.Dataset) or "raw" not in score or score["raw"].dims not in ((), ("neuroid",)):
-            raise CheckFailed("score gives no Dataset with 'raw', a scalar or along neuroid", "see docs/plugin-metric.md")
+            raise CheckFailed(
+                "score gives no Dataset with 'raw', a scalar or along neuroid", "see docs/plugin-metric.md"
+            )
         return score
 
     def ceiling_between_0_and_1(self) -> None:

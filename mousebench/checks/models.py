@@ -199,7 +199,9 @@ class ModelChecks(PluginChecks):
         here = self.layers
         answer = self.in_fresh_process("answer")
         other = {name: value for name, value in dict(self.thing.fingerprint).items()}
-        parts = [name for name in {**other, **answer["fingerprint"]} if other.get(name) != answer["fingerprint"].get(name)]
+        parts = [
+            name for name in {**other, **answer["fingerprint"]} if other.get(name) != answer["fingerprint"].get(name)
+        ]
         if parts:
             raise CheckFailed(
                 f"in a fresh process the fingerprint has another {', '.join(parts)}",
@@ -219,7 +221,9 @@ class ModelChecks(PluginChecks):
         """Score the simulated benchmark, one small site."""
         if not self.found.has("benchmarks", SIM) or not self.found.has("metrics", SIM_METRIC):
             raise DoesNotApply(f"{SIM} or {SIM_METRIC} is not installed")
-        model = Named(self.entry.spec.identifier if self.is_function else self.identifier, self.thing, self.entry.plugin)
+        model = Named(
+            self.entry.spec.identifier if self.is_function else self.identifier, self.thing, self.entry.plugin
+        )
         benchmark, metric = (
             Named(name, self.found.load(kind, name), self.found.find(kind, name).plugin)
             for kind, name in (("benchmarks", SIM), ("metrics", SIM_METRIC))

@@ -47,7 +47,9 @@ def _check_one(options: argparse.Namespace, found: Catalogue) -> int:
             }
         )
     else:
-        print(f"{options.identifier}: {states.count(OK)} ok, {states.count(FAILED)} failed, {states.count(SKIPPED)} skipped")
+        print(
+            f"{options.identifier}: {states.count(OK)} ok, {states.count(FAILED)} failed, {states.count(SKIPPED)} skipped"
+        )
     return 1 if FAILED in states else 0
 
 
