@@ -14,13 +14,14 @@ import xarray as xr
 from mousebench import store
 from mousebench.api import named, named_model
 from mousebench.comparison import Comparison, Named, choose_sites
-from mousebench.errors import StoreError, UsageError
+from mousebench.errors import StoreError, UnknownIdentifier, UsageError
 from mousebench.plugins import KINDS, LOCAL, Catalogue
 from mousebench.progress import Progress
 from mousebench.scoring import score_model
 from mousebench.specs import is_identifier
 
 TOLERANCE = 1e-6
+_GIVE_THE_FILE = "give the plugin's file: mousebench --plugin FILE.py reproduce ..."
 NUMBERS = ("raw", "ceiling", "score", "ci_low", "ci_high", "null_mean", "null_p")
 
 
@@ -83,6 +84,8 @@ def reproduce(
         a local model is not given, data are not there or have another version.
     """
     before, about = _read(path)
+    for kind in KINDS:
+        _refuse_if_not_installed(kind, str(before.attrs[kind[:-1]]), about, found)
     benchmark, metric = (named(kind, str(before.attrs[kind[:-1]]), found) for kind in ("benchmarks", "metrics"))
     for part, kind in ((benchmark, "benchmarks"), (metric, "metrics")):
         _same_owner(kind, part, about)
@@ -119,6 +122,17 @@ def _read(path: Path) -> tuple[xr.Dataset, dict[str, Any]]:
     return result, about
 
 
+def _refuse_if_not_installed(kind: str, name: str, about: Mapping[str, Any], found: Catalogue) -> None:
+    if not is_identifier(name) or found.has(kind, name):  # what has no plain name is said by ``_model``
+        return
+    made_by = about[kind[:-1]]
+    hint = f"install {made_by['distribution']} {made_by['version']}"
+    raise UnknownIdentifier(
+        f"the result was made with {kind[:-1]} {name!r} of {made_by['distribution']}, which is not installed",
+        _GIVE_THE_FILE if made_by["distribution"] == LOCAL else hint,
+    )
+
+
 def _same_owner(kind: str, part: Named, about: Mapping[str, Any]) -> None:
     """Refuse a plugin of another distribution under the same name."""
     made_by = about[kind[:-1]]["distribution"]
@@ -126,9 +140,7 @@ def _same_owner(kind: str, part: Named, about: Mapping[str, Any]) -> None:
     if made_by != here:
         raise UsageError(
             f"the result was made with {kind[:-1]} {part.identifier!r} of {made_by}; here it comes from {here}",
-            f"install {made_by}"
-            if made_by != LOCAL
-            else "give the plugin's file: mousebench --plugin FILE.py reproduce ...",
+            _GIVE_THE_FILE if made_by == LOCAL else f"install {made_by}",
         )
 
 

@@ -1,4 +1,4 @@
-"""Small named checks of a plugin: does a model, benchmark or metric do what the contract asks?
+"""Small named checks of a plugin, of what the contract asks of a model, benchmark or metric.
 
 ``mousebench check ID`` runs them, and so does pytest through ``mousebench.testing``. A check is a callable that returns
 nothing if all is well, raises CheckFailed with what is wrong and what to do, or DoesNotApply with the reason. The checks

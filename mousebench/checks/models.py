@@ -181,9 +181,7 @@ class ModelChecks(PluginChecks):
         before, kept = dict(self.thing.fingerprint), parameter.detach().clone()
         try:
             with torch.no_grad():
-                parameter.view(-1)[0] += 1 if parameter.is_contiguous() else 0
-                if parameter.equal(kept):
-                    parameter.add_(1)
+                parameter[(0,) * parameter.ndim] += 1
             changed = dict(self.thing.fingerprint) != before
         finally:
             with torch.no_grad():
@@ -198,7 +196,7 @@ class ModelChecks(PluginChecks):
         """Load the model in a fresh process and compare what it is and what it answers."""
         here = self.layers
         answer = self.in_fresh_process("answer")
-        other = {name: value for name, value in dict(self.thing.fingerprint).items()}
+        other = dict(self.thing.fingerprint)
         parts = [
             name for name in {**other, **answer["fingerprint"]} if other.get(name) != answer["fingerprint"].get(name)
         ]
