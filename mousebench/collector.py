@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
+from mousebench.errors import OutOfStep
 from mousebench.linalg import gram
-from mousebench.lockstep import OutOfStep
 from mousebench.progress import Progress
 from mousebench.reduction import Reduction, Reductions
 from mousebench.tracing import Call, alike, as_float, sample

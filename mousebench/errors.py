@@ -53,6 +53,18 @@ class ContractViolation(MousebenchError):
     """A plugin or a file returned something other than the contract says."""
 
 
+class NotDeterministic(ContractViolation):
+    """A net gives other features when the same images pass again."""
+
+
+class OutOfStep(ContractViolation):
+    """Batches of a net do not run through the same layers, or an image's features depend on what else is in its batch."""
+
+
+class CheckFailed(MousebenchError):
+    """A plugin does not do what the contract asks of it; raised by ``mousebench check`` and its pytest twin."""
+
+
 class MissingData(MousebenchError):
     """Data or weights are not on this machine; the hint says how to get them."""
 

@@ -12,9 +12,9 @@ from torch import nn
 
 from mousebench.collector import Collector, one_blas_thread_each
 from mousebench.devices import device_name, free_memory, inference, is_out_of_memory, memory_budget
-from mousebench.errors import ContractViolation, MousebenchError, PluginBroken, UsageError
+from mousebench.errors import ContractViolation, MousebenchError, OutOfStep, PluginBroken, UsageError
 from mousebench.layer_names import Selection, shape, why_no_layer
-from mousebench.lockstep import CallKey, Lockstep, NetFailed, OutOfStep, Step
+from mousebench.lockstep import CallKey, Lockstep, NetFailed, Step
 from mousebench.progress import Progress, Silent
 from mousebench.reduction import Reductions
 from mousebench.tracing import N_FEW, Call, Trace, as_float, trace

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mousebench.errors import ContractViolation
+from mousebench.errors import OutOfStep
 from mousebench.layer_names import ROOT, items
 
 CallKey = tuple[str, int]  # module path, number of the call
@@ -42,10 +42,6 @@ class NetFailed(Exception):
     def __init__(self, batch: int, n_images: int) -> None:
         super().__init__(batch, n_images)
         self.batch, self.n_images = batch, n_images
-
-
-class OutOfStep(ContractViolation):
-    """The batches do not run through the same layers, or a layer was changed that is not when few images run."""
 
 
 class Lockstep:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mousebench.errors import ContractViolation, MousebenchError, PluginBroken
+from mousebench.errors import ContractViolation, MousebenchError, PluginBroken, did_you_mean
 from mousebench.interfaces import Model
 from mousebench.linalg import gram
 from mousebench.progress import Progress
@@ -85,7 +85,8 @@ def _reduce_array(layer: str, activations: Mapping[str, Any], n_images: int) -> 
     try:
         features = np.asarray(activations[layer])
     except KeyError as error:
-        raise ContractViolation(f"the model gives no activations for its layer {layer!r}") from error
+        guess = did_you_mean(layer, map(str, activations))
+        raise ContractViolation(f"the model gives no activations for its layer {layer!r}{guess}") from error
     if features.ndim != 2 or len(features) != n_images or features.shape[1] == 0 or features.dtype.kind not in "fiu":
         raise ContractViolation(
             f"layer {layer!r} gives {features.dtype} activations of shape {features.shape} for {n_images} images; "

@@ -23,6 +23,7 @@ from mousebench.provenance import installed_version
 from mousebench.reduction import Reductions
 
 FORMAT = 1  # raised when the files are laid out differently
+NOT_FINITE = "holds NaN or infinite values"
 
 
 class Layers(Mapping[str, xr.Dataset]):
@@ -98,6 +99,7 @@ def get(
     key: str | None,
     device: str = "auto",
     progress: Progress | None = None,
+    fresh: bool = False,
 ) -> Layers:
     """Return the layers of a model for some stimuli.
 
@@ -111,6 +113,8 @@ def get(
         ``representation_key``; with None nothing is read from the cache or written to it.
     device : str
     progress : Progress, optional
+    fresh : bool
+        Compute again what is cached.
 
     Raises
     ------
@@ -123,7 +127,7 @@ def get(
     if getattr(model, "intercept_only", False):
         return _without_layers(model, stimuli, key or "")
     path = cache_path(name, key) if key else None
-    cached = _read(path, key, progress)
+    cached = None if fresh else _read(path, key, progress)
     if cached is not None:
         return cached
     reductions = reduce(model, images_of(stimuli), device, progress)
@@ -198,7 +202,7 @@ def _not_finite(images: np.ndarray) -> str:
     """Say that a layer is not finite, and for which images where it is not for all."""
     numbers = np.flatnonzero(images)
     which = "" if images.all() else f" for image {', '.join(map(str, numbers[:5]))}"
-    return f"holds NaN or infinite values{which}{' and others' if which and len(numbers) > 5 else ''}"
+    return f"{NOT_FINITE}{which}{' and others' if which and len(numbers) > 5 else ''}"
 
 
 def _notes(skipped: Mapping[str, str]) -> list[str]:

@@ -23,8 +23,10 @@ from mousebench.results import assemble
 from mousebench.store import FORMAT
 
 
-def representation(model: Named, comparison: Comparison, device: str, progress: Progress) -> Layers:
-    """Return the layers of a model for the stimuli of a comparison; errors name the model."""
+def representation(
+    model: Named, comparison: Comparison, device: str, progress: Progress, *, fresh: bool = False
+) -> Layers:
+    """Return the layers of a model for the stimuli of a comparison, computed again if fresh; errors name the model."""
     try:
         return representations.get(
             model.thing,
@@ -33,6 +35,7 @@ def representation(model: Named, comparison: Comparison, device: str, progress: 
             key=representation_key(model, comparison),
             device=device,
             progress=progress,
+            fresh=fresh,
         )
     except (ContractViolation, PluginBroken) as error:
         raise type(error)(f"{who(model)}: {error.message}", error.hint) from error
@@ -113,10 +116,11 @@ def score_model(
     *,
     device: str = "auto",
     progress: Progress | None = None,
+    fresh: bool = False,
 ) -> xr.Dataset:
-    """Score one model on all sites of a comparison, from nothing."""
+    """Score one model on all sites of a comparison; only its layers may come from the cache, unless fresh."""
     progress = progress or Silent()
     model, (comparison,) = bind(model, [comparison])
-    layers = representation(model, comparison, device, progress)
+    layers = representation(model, comparison, device, progress, fresh=fresh)
     scores = compare(layers, comparison, progress)
     return assemble(model, layers, comparison, scores, result_key(model, comparison))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mousebench.errors import ContractViolation
+from mousebench.errors import ContractViolation, NotDeterministic
 from mousebench.layer_names import (
     Selection,
     is_selected,
@@ -149,7 +149,7 @@ def trace(few: torch.Tensor, lockstep: Callable[[], Lockstep], selection: Select
     def see_again(step: Step) -> None:
         for call, (x,) in result.layers_of(step):
             if not _is_same(call, x):
-                raise ContractViolation(
+                raise NotDeterministic(
                     f"the net is not deterministic: layer {call.name!r} is the first that differs when the same images pass again",
                     "dropout or noise that stays on in eval mode? functional.dropout needs training=self.training",
                 )

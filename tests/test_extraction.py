@@ -20,11 +20,11 @@ from torchvision import models, transforms
 
 from mousebench import TorchModel, extraction
 from mousebench.devices import choose_device, is_out_of_memory, memory_budget
-from mousebench.errors import ContractViolation, MousebenchError, PluginBroken, UsageError
+from mousebench.errors import ContractViolation, MousebenchError, OutOfStep, PluginBroken, UsageError
 from mousebench.extraction import BATCH, Plan
 from mousebench.layer_names import blocks
 from mousebench.linalg import correlation_rdm
-from mousebench.lockstep import Lockstep, OutOfStep
+from mousebench.lockstep import Lockstep
 from mousebench.progress import Silent
 from mousebench.reduction import Reductions
 
