@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import xarray as xr
@@ -18,6 +16,7 @@ from mousebench.errors import ContractViolation, PluginBroken
 from mousebench.interfaces import Metric, Model
 from mousebench.plugins import result_name
 from mousebench.progress import Progress, Silent
+from mousebench.provenance import class_file
 from mousebench.representations import Layers
 from mousebench.results import assemble
 from mousebench.store import FORMAT
@@ -57,11 +56,8 @@ def result_key(model: Named, comparison: Comparison) -> str | None:
 def _source(named: Named) -> str:
     """Return a hash of the code behind something: its plugin's file, and the file of its class if that is not ours."""
     parts = [named.plugin.source_hash() or ""] if named.plugin else []
-    module = type(named.thing).__module__
-    file = getattr(sys.modules.get(module), "__file__", None)
-    if file and module.partition(".")[0] != "mousebench":
-        parts.append(hashlib.sha256(Path(file).read_bytes()).hexdigest())
-    return " ".join(parts)
+    own = class_file(named.thing)
+    return " ".join([*parts, own["sha256"]] if own else parts)
 
 
 def compare(layers: Layers, comparison: Comparison, progress: Progress | None = None) -> dict[str, xr.Dataset]:

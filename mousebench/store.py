@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -40,6 +44,50 @@ def write(result: xr.Dataset, path: Path) -> None:
     if not result.attrs.get("provenance"):
         raise StoreError(f"a result without provenance is not stored: {path.name}")
     assemblies.save(result, path)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a result says of itself, read without the numbers.
+
+    Attributes
+    ----------
+    attrs : mapping of str to str, int or float
+    targets : mapping of site to str
+        Hash of the target that each site was scored on; where a model was made of it, of the whole one.
+    """
+
+    attrs: Mapping[str, Any]
+    targets: Mapping[str, str]
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """Where the numbers come from."""
+        found: dict[str, Any] = json.loads(self.attrs["provenance"])
+        return found
+
+
+def header(path: Path) -> Header:
+    """Read a result's attributes and the hashes of its targets, some ten times faster than ``read``; checks nothing else.
+
+    Raises
+    ------
+    StoreError
+        If it is not there, or is no result.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path) as file:
+            attrs = {name: file.attrs[name] for name in ("format", "model", "benchmark", "metric", "provenance")}
+            names = ("benchmark_version", "metric_version", "seed", "definition")
+            attrs.update({name: file.attrs[name] for name in names})
+            sites = file["site"].asstr()[:].tolist()
+            hashes = file["whole_sha256" if "whole_sha256" in file else "target_sha256"].asstr()[:].tolist()
+    except (OSError, KeyError, TypeError, RuntimeError) as error:
+        raise StoreError(f"{path} cannot be read: {error}", "delete the file, it is damaged") from error
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in attrs.items()}
+    return Header(plain, dict(zip(sites, hashes, strict=True)))
 
 
 def read(path: Path) -> xr.Dataset:
