@@ -75,6 +75,10 @@ class Registry:
         reviewed = self.plugins.get(plugin)
         return reviewed.status if reviewed and reviewed.distribution == distribution else "unreviewed"
 
+    def provider(self, kind: str, identifier: str) -> Reviewed | None:
+        """Return the plugin that provides an identifier as the registry has it, None if none does."""
+        return next((plugin for plugin in self.plugins.values() if plugin.citation(kind, identifier)), None)
+
     def citation(self, entry: Entry) -> str:
         """Return the citation key of what a plugin provides, "" where the registry has none."""
         reviewed = self.plugins.get(entry.plugin.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,17 @@ from mousebench.plugins import result_name
 from mousebench.specs import file_name
 
 FORMAT = 2  # 2: draws of raw and score
+_HEADER = (
+    "format",
+    "model",
+    "benchmark",
+    "metric",
+    "benchmark_version",
+    "metric_version",
+    "seed",
+    "definition",
+    "provenance",
+)
 
 
 def default_results() -> Path:
@@ -79,15 +90,18 @@ def header(path: Path) -> Header:
 
     try:
         with h5py.File(path) as file:
-            attrs = {name: file.attrs[name] for name in ("format", "model", "benchmark", "metric", "provenance")}
-            names = ("benchmark_version", "metric_version", "seed", "definition")
-            attrs.update({name: file.attrs[name] for name in names})
+            attrs = {name: _plain(file.attrs[name]) for name in _HEADER}
             sites = file["site"].asstr()[:].tolist()
             hashes = file["whole_sha256" if "whole_sha256" in file else "target_sha256"].asstr()[:].tolist()
     except (OSError, KeyError, TypeError, RuntimeError) as error:
         raise StoreError(f"{path} cannot be read: {error}", "delete the file, it is damaged") from error
-    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in attrs.items()}
-    return Header(plain, dict(zip(sites, hashes, strict=True)))
+    return Header(attrs, dict(zip(sites, hashes, strict=True)))
+
+
+def _plain(value: Any) -> str | int | float:
+    """Return an attribute that netCDF wrote, as h5py reads it, as it was."""
+    plain: str | int | float = value.decode() if isinstance(value, bytes) else np.asarray(value).item()
+    return plain
 
 
 def read(path: Path) -> xr.Dataset:
@@ -107,15 +121,23 @@ def read(path: Path) -> xr.Dataset:
 
 
 @contextlib.contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Keep other processes from changing the results in a file's folder meanwhile, where the system can."""
+def alone(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    """Keep other processes from changing the results in a file's folder meanwhile, where the system can.
+
+    ``waiting`` is called if another process has to be waited for.
+    """
     folder = None
     try:
         import fcntl
 
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = os.open(path.parent, os.O_RDONLY)
-        fcntl.flock(folder, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waiting is not None:
+                waiting()
+            fcntl.flock(folder, fcntl.LOCK_EX)
     except (ImportError, OSError):
         pass  # Windows and some network disks have no such locks; a folder that cannot be made is found by ``write``
     try:
