@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import math
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup, escape
 
+from mousebench.assemblies import replacing
 from mousebench.board import Row
-from mousebench.errors import MissingDependency
+from mousebench.errors import MissingDependency, StoreError
+from mousebench.home import home
+from mousebench.provenance import installed_version
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,6 +44,7 @@ _STYLE = {
 
 def twins(pairs: Sequence[tuple[Row, Row]]) -> Markup:
     """Return trained over untrained scores, with intervals, about the line where both are equal."""
+    data = [[row.model, row.score, row.low, row.high] for pair in pairs for row in pair]
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -45,7 +53,7 @@ def twins(pairs: Sequence[tuple[Row, Row]]) -> Markup:
         low, high = min([0.0, *finite]), max([0.1, *finite])
         axes.plot([low, high], [low, high], color="#9AA6B5", linewidth=1, zorder=1)
         for row, twin in pairs:
-            style = {"color": COLOURS["trained"], "ecolor": "#A9CBE2", "elinewidth": 1, "markersize": 5}
+            style: dict[str, Any] = {"color": COLOURS["trained"], "ecolor": "#A9CBE2", "elinewidth": 1, "markersize": 5}
             axes.errorbar(twin.score, row.score, xerr=_reach(twin), yerr=_reach(row), fmt="o", **style)
         best = sorted(pairs, key=lambda pair: abs(pair[0].score - pair[1].score), reverse=True)[:4]
         for row, twin in best:
@@ -53,8 +61,9 @@ def twins(pairs: Sequence[tuple[Row, Row]]) -> Markup:
         axes.set_xlabel("score untrained")
         axes.set_ylabel("score trained")
         axes.set_aspect("equal")
+        figure.subplots_adjust(0.1, 0.1, 0.98, 0.98)
 
-    return _svg("twins", (6.2, 5.2), draw, f"Trained against untrained scores of {len(pairs)} architectures")
+    return _svg("twins", (6.2, 5.2), draw, f"Trained against untrained scores of {len(pairs)} architectures", data)
 
 
 def _reach(row: Row) -> list[list[float]]:
@@ -64,6 +73,7 @@ def _reach(row: Row) -> list[list[float]]:
 
 def sizes(rows: Sequence[tuple[Row, str]]) -> Markup:
     """Return score over parameters and over depth."""
+    data = [[kind, row.score, dict(row.metadata)] for row, kind in rows]
 
     def draw(figure: Figure) -> None:
         left, right = figure.subplots(1, 2, sharey=True)
@@ -78,8 +88,9 @@ def sizes(rows: Sequence[tuple[Row, str]]) -> Markup:
             axes.set_xscale("log")
         left.set_ylabel("score")
         left.legend(loc="best")
+        figure.subplots_adjust(0.07, 0.13, 0.98, 0.97, wspace=0.08)
 
-    return _svg("sizes", (9.0, 3.8), draw, f"Score over parameters and depth of {len(rows)} models")
+    return _svg("sizes", (9.0, 3.8), draw, f"Score over parameters and depth of {len(rows)} models", data)
 
 
 def mean_over_sites(curve: np.ndarray) -> np.ndarray:
@@ -93,6 +104,7 @@ def mean_over_sites(curve: np.ndarray) -> np.ndarray:
 def curves(row: Row, sites: Sequence[str]) -> Markup:
     """Return the curves of a model along its layers: each layer alone, and the weight it gets."""
     names = [name for name in ("layer_raw", "weight") if name in row.curves]
+    size = (9.0, 4.6 if len(names) > 1 else 3.4)
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(len(names), 1, sharex=True, squeeze=False, height_ratios=[2, 1][: len(names)])[:, 0]
@@ -111,10 +123,11 @@ def curves(row: Row, sites: Sequence[str]) -> Markup:
             axes.set_ylabel("raw of the layer alone")
             axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         panels[-1].set_xlabel("layer, in order of execution")
+        panels[-1].set_xlim(0.3, len(row.layers) + 0.7)
+        figure.subplots_adjust(0.08, 0.5 / size[1], 0.86, 0.97, hspace=0.12)
 
-    return _svg(
-        f"curves {row.model}", (9.0, 4.6 if len(names) > 1 else 3.4), draw, f"Curves along the layers of {row.model}"
-    )
+    data = [row.layers, list(sites), *(row.curves[name].tolist() for name in names)]
+    return _svg(f"curves {row.model}", size, draw, f"Curves along the layers of {row.model}", data)
 
 
 def _areas(sites: Sequence[str]) -> dict[str, list[int]]:
@@ -124,19 +137,35 @@ def _areas(sites: Sequence[str]) -> dict[str, list[int]]:
     return areas
 
 
-def _svg(name: str, size: tuple[float, float], draw: Callable[[Any], None], title: str) -> Markup:
-    """Return a figure as an svg element with a title that is read out, as wide as its place."""
-    try:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependency("the site needs matplotlib", "pip install 'mousebench[site]'") from error
+def _svg(name: str, size: tuple[float, float], draw: Callable[[Any], None], title: str, data: Sequence[Any]) -> Markup:
+    """Return a figure as an svg element with a title that is read out, as wide as its place.
+
+    Drawing takes most of the time that a site takes; what was drawn before, from the same data by the same code, is kept.
+    """
+    version = installed_version("matplotlib")
+    if version == "unknown":
+        raise MissingDependency("the site needs matplotlib", "pip install 'mousebench[site]'")
+    code = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    key = hashlib.sha256(json.dumps([version, code, name, size, title, data]).encode()).hexdigest()
+    kept = home() / "plots" / f"{key}.svg"
+    if kept.is_file():
+        return Markup(kept.read_text(encoding="utf-8"))
+    svg = _drawn(name, size, draw, title)
+    with suppress(StoreError), replacing(kept) as temporary:  # a folder that cannot be written costs time
+        temporary.write_text(svg, encoding="utf-8")
+    return Markup(svg)
+
+
+def _drawn(name: str, size: tuple[float, float], draw: Callable[[Any], None], title: str) -> str:
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
     text = io.StringIO()
     with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=size, layout="constrained")
+        figure = Figure(figsize=size)
         draw(figure)
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
     svg = text.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     start = re.sub(r' (width|height)="[^"]*"', "", svg[: svg.index(">")])
-    return Markup(f'{start} role="img" aria-label="{escape(title)}"{svg[svg.index(">") :]}')
+    return f'{start} role="img" aria-label="{escape(title)}"{svg[svg.index(">") :]}'
