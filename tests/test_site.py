@@ -44,16 +44,24 @@ class Page(HTMLParser):
         return [attrs for name, attrs in self.elements if name == tag]
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a home in which the plots of one test are there for the next."""
+    return tmp_path_factory.mktemp("kept")
+
+
 @pytest.fixture
-def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def results(tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MOUSEBENCH_HOME", str(kept))
     monkeypatch.setenv("MOUSEBENCH_REGISTRY", str(boards.registry(tmp_path / "registry.yaml")))
     folder = tmp_path / "results"
-    for metric in ("quick", "other"):
-        put(folder, result("net-a", 0.4, metric=metric, metadata={"training": EVIL}, layer_names=[EVIL, "b$x$", "c"]))
-        put(folder, result("net-b", 0.3, metric=metric))
-        put(folder, result("net-b-random", 0.2, metric=metric, notes=json.dumps([EVIL])))
-        put(folder, result("pixels", 0.1, metric=metric, n_layers=1))
-    put(folder, result("net-c", plugin=EVIL), name=EVIL.replace("/", ""))
+    put(folder, result("net-a", 0.4, metadata={"training": EVIL}, layer_names=[EVIL, "b$x$", "c"]))
+    put(folder, result("net-b", 0.3, n_layers=1))
+    put(folder, result("net-b-random", 0.2, notes=json.dumps([EVIL]), n_layers=1))
+    put(folder, result("pixels", 0.1, n_layers=1))
+    put(folder, result("net-b", 0.3, n_layers=1, metric="other"))
+    put(folder, result("net-c", plugin=EVIL))
+    put(folder, result("net-c"), name=EVIL.replace("/", ""))
     return folder
 
 

@@ -13,7 +13,7 @@ from mousebench.board_files import interval, number, parameters, ranks
 from mousebench.site import plots
 from mousebench.specs import is_identifier
 
-_INK, _PAPER = "#1c2430", "#ffffff"
+_INK, _PAPER = "#000000", "#ffffff"
 _BLUE, _ORANGE, _GREY = (8, 69, 135), (176, 74, 0), (60, 72, 88)
 _LAYERS = ("L23", "L4", "L5", "L6")
 
