@@ -13,6 +13,7 @@ from mousebench.specs import Spec
 
 if TYPE_CHECKING:
     from mousebench.api import (
+        compare,
         list_benchmarks,
         list_metrics,
         list_models,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "TorchModel": "mousebench.torch_model",
+    "compare": "mousebench.api",
     "list_benchmarks": "mousebench.api",
     "list_metrics": "mousebench.api",
     "list_models": "mousebench.api",
@@ -38,6 +40,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Spec",
     "TorchModel",
+    "compare",
     "hookimpl",
     "list_benchmarks",
     "list_metrics",

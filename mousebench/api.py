@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from mousebench import scoring, store
+from mousebench import paired, scoring, store
 from mousebench.comparison import Comparison, Named, choose_sites
 from mousebench.errors import ContractViolation, MissingData, UsageError
 from mousebench.interfaces import Benchmark, Metric, Model
 from mousebench.plugins import LOCAL, Catalogue, Entry, changed_name, discover, local_model, split_local_model
-from mousebench.progress import Progress
+from mousebench.progress import Progress, Silent
 from mousebench.specs import unregistered
 
 if TYPE_CHECKING:
@@ -217,17 +217,69 @@ def score(
     >>> import mousebench as mb
     >>> result = mb.score(model="pixels", benchmark="sim-ns", sites=["VISp.L6"])
     """
-    found = catalogue()
-    chosen = named("benchmarks", benchmark, found)
-    judge = named("metrics", chosen.thing.metrics[0] if metric is None else metric, found)
-    comparison = Comparison(chosen, judge, choose_sites(chosen, sites), seed)
-    if progress is not None:
-        comparison.progress = progress
-    subject = named_model(model, found, weights=weights, layers=layers)
+    comparison = _comparison(benchmark, metric, sites, seed, progress)
+    subject = named_model(model, catalogue(), weights=weights, layers=layers)
     result = scoring.score_model(subject, comparison, device=device, progress=progress)
     if results is not None:
+        chosen, judge = comparison.benchmark, comparison.metric
         version = chosen.thing.version
         store.write(
             result, store.result_path(Path(results), chosen.identifier, version, judge.identifier, subject.identifier)
         )
     return result
+
+
+def _comparison(
+    benchmark: Any, metric: Any, sites: Sequence[str] | None, seed: int, progress: Progress | None
+) -> Comparison:
+    found = catalogue()
+    chosen = named("benchmarks", benchmark, found)
+    judge = named("metrics", chosen.thing.metrics[0] if metric is None else metric, found)
+    return Comparison(chosen, judge, choose_sites(chosen, sites), seed, progress or Silent())
+
+
+def compare(
+    models: Sequence[Any] | Mapping[str, Any],
+    benchmark: Any,
+    metric: Any = None,
+    sites: Sequence[str] | None = None,
+    seed: int = 0,
+    *,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """Score models on one benchmark and compare them: which is better, how sure that is, and which cannot be told apart.
+
+    Results that are there already are compared by ``mousebench.paired.compare(results)``.
+
+    Parameters
+    ----------
+    models : sequence of models, or mapping of name to model
+        Each as in ``score``; names of your own tell two modules of one class apart.
+    benchmark, metric, sites, seed, device, progress
+        As in ``score``.
+
+    Returns
+    -------
+    Dataset
+        Along ``model``: rank, rank_low, rank_high, group, mean_score; along (model, model_b): mean_difference, mean_low,
+        mean_high, mean_p, mean_p_corrected; along (model, model_b, site): difference, low, high, p, p_corrected; see
+        ``paired.compare``.
+
+    Raises
+    ------
+    MousebenchError
+        For everything that the caller can mend; the message says what, the hint how.
+
+    Examples
+    --------
+    >>> import mousebench as mb
+    >>> table = mb.compare(["pixels", "noise"], "sim-ns", sites=["VISp.L6"])
+    >>> table["mean_p"].sel(model="pixels", model_b="noise")
+    """
+    comparison = _comparison(benchmark, metric, sites, seed, progress)
+    subjects = [named_model(m, catalogue()) for m in (models.values() if isinstance(models, Mapping) else models)]
+    names = list(models) if isinstance(models, Mapping) else [subject.identifier for subject in subjects]
+    paired.check_models(names)
+    scored = [scoring.score_model(subject, comparison, device=device, progress=progress) for subject in subjects]
+    return paired.compare([result.assign_attrs(model=name) for result, name in zip(scored, names, strict=True)])

@@ -102,7 +102,8 @@ class Metric(Protocol):
     accepts : collection of str
         Of {"responses", "rdm"}: the kinds of target it can use.
     normalisation : str
-        "ratio" (score = raw / ceiling) or "squared" (score = raw^2 / ceiling, for recipes published so).
+        "ratio" (score = raw / ceiling); for recipes published so "squared" (raw^2 / ceiling), "squared-ratio" ((raw / ceiling)^2)
+        or "published": ``score`` gives the score as well, because the recipe's correction depends on the model.
     """
 
     @property
@@ -132,7 +133,8 @@ class Metric(Protocol):
         -------
         Dataset
             ``raw``; where the metric has them ``best_layer``, ``weight`` (layer), ``layer_raw`` (layer), ``null``
-            (permutation), ``bootstrap`` (bootstrap); attributes ``definition`` (JSON) and ``notes`` (JSON list).
+            (permutation), ``bootstrap`` (bootstrap); with the normalisation "published" also ``score``, as raw, and
+            ``score_bootstrap``, as bootstrap; attributes ``definition`` (JSON) and ``notes`` (JSON list).
         """
         ...
 

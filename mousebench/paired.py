@@ -37,6 +37,7 @@ class _Scores:
     draws: np.ndarray
     null_p: np.ndarray
     n_stimuli: int
+    attrs: dict[str, Any]
     notes: list[str]
 
     @property
@@ -88,7 +89,8 @@ def ranks(results: Sequence[xr.Dataset]) -> xr.Dataset:
     Dataset
         Along ``model``, in the order given: rank (equal scores share the best), rank_low, rank_high, group (1 is the best),
         mean_score, mean_score_low, mean_score_high; along (model, model_b): mean_difference, mean_low, mean_high, mean_p,
-        mean_p_corrected (Holm over pairs). The attribute ``notes`` (JSON) says what was left out.
+        mean_p_corrected (Holm over pairs). Attributes benchmark, metric, their versions, seed, simulated, and notes (JSON:
+        what was left out).
 
     Raises
     ------
@@ -175,7 +177,7 @@ def _ranked(data: _Scores) -> xr.Dataset:
             "mean_p_corrected": (pair, corrected),
         },
         coords={"model": data.models, "model_b": data.models},
-        attrs={"notes": json.dumps(notes)},
+        attrs={**data.attrs, "notes": json.dumps(notes)},
     )
 
 
@@ -235,25 +237,20 @@ def _standard_error(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _comparable(results: Sequence[xr.Dataset]) -> _Scores:
     """Check that results may be compared, and return their scores on the sites that they share."""
-    names = [str(result.attrs["model"]) for result in results]
-    for name, times in Counter(names).items():
-        if times > 1:
-            raise UsageError(f"there are {times} results of a model {name!r}", "give each model once")
-    if len(results) < 2:
-        raise UsageError(f"{len(results)} model cannot be compared", "give two models or more")
+    check_models([str(result.attrs["model"]) for result in results])
     for result in results[1:]:
         _check_same(results[0], result)
     notes: list[str] = []
     results = _on_the_same_data(_with_scores(results, notes), notes)
     sites = _shared_sites(results, notes)
-    scores = np.array([[_at(result, "score")[site] for site in sites] for result in results], dtype=float)
+    scores = np.array([_of_sites(result, "score", sites) for result in results], dtype=float)
     for site, lacks in zip(sites, ~np.isfinite(scores).T, strict=True):
         if lacks.any():
             who = [str(result.attrs["model"]) for result, lacking in zip(results, lacks, strict=True) if lacking]
             notes.append(
                 f"{site}: no score for {'any model' if lacks.all() else ', '.join(who)}; the mean leaves the site out"
             )
-    null_p = np.array([[_at(result, "null_p")[site] for site in sites] for result in results], dtype=float)
+    null_p = np.array([_of_sites(result, "null_p", sites) for result in results], dtype=float)
     return _Scores(
         [str(result.attrs["model"]) for result in results],
         sites,
@@ -261,12 +258,27 @@ def _comparable(results: Sequence[xr.Dataset]) -> _Scores:
         _draws(results, sites, notes),
         null_p,
         int(results[0]["n_stimuli"].values[0]),
+        {name: results[0].attrs[name] for name in (*_SAME, "simulated")},
         notes,
     )
 
 
+def check_models(names: Sequence[str]) -> None:
+    """Raise UsageError if there are fewer than two models, or one is there twice."""
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise UsageError(f"model {twice[0]!r} is given twice", "give each model once")
+    if len(names) < 2:
+        raise UsageError("there is nothing to compare with one model or none", "give two models or more")
+
+
 def _at(result: xr.Dataset, name: str) -> dict[str, Any]:
     return dict(zip(result["site"].values.tolist(), result[name].values, strict=True))
+
+
+def _of_sites(result: xr.Dataset, name: str, sites: Sequence[str]) -> list[Any]:
+    at = _at(result, name)
+    return [at[site] for site in sites]
 
 
 def _check_same(first: xr.Dataset, other: xr.Dataset) -> None:
@@ -349,8 +361,7 @@ def _draws(results: Sequence[xr.Dataset], sites: Sequence[str], notes: list[str]
     draws = np.full((len(results), len(sites), size), np.nan, dtype=np.float32)
     for row, result in zip(draws, results, strict=True):
         if "score_draws" in result:
-            at = _at(result, "score_draws")
-            row[:] = [at[site] for site in sites]
+            row[:] = _of_sites(result, "score_draws", sites)
     without = [str(r.attrs["model"]) for r, row in zip(results, draws, strict=True) if not np.isfinite(row).any()]
     if without:
         notes.append(f"no interval, p or group where a model has no draws: {', '.join(without)}")

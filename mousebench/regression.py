@@ -88,6 +88,44 @@ class FoldBasis:
         return len(self.s)
 
 
+@dataclass(frozen=True)
+class Responses:
+    """What a joint fit sees of the responses in training: the same whatever the layer, so it is made once for a fold.
+
+    Attributes
+    ----------
+    mean : float64 (neuroid)
+    centred : float64 (train stimulus, neuroid)
+        Exactly 0 for a neuron that is constant in training.
+    gram : float64 (train stimulus, train stimulus)
+        Y Y' of the centred responses, whose size does not depend on the number of neurons.
+    """
+
+    mean: np.ndarray
+    centred: np.ndarray
+    gram: np.ndarray
+
+    @classmethod
+    def of(cls, y: np.ndarray) -> Responses:
+        """Make it of the responses (train stimulus, neuroid)."""
+        mean, centred = _centre(y)
+        return cls(mean, centred, centred @ centred.T)
+
+    def within(self, basis: FoldBasis) -> tuple[np.ndarray, float]:
+        """Return U' Y Y' U (rank, rank), and the trace below which there is rounding alone."""
+        if basis.rank == len(self.gram) - 1:  # U spans all that is centred: nothing is lost in the Gram
+            product = basis.u.T @ self.gram @ basis.u
+            product = (product + product.T) / 2
+        else:
+            inside = basis.u.T @ self.centred
+            product = inside @ inside.T
+        return product, float(len(self.gram) * _EPS * np.trace(product))
+
+    def predicted(self, basis: FoldBasis, scores: np.ndarray) -> np.ndarray:
+        """Return what orthonormal X scores (component, rank), given in the basis U, predict, (test stimulus, neuroid)."""
+        return np.asarray((scores @ basis.to_test).T @ ((scores @ basis.u.T) @ self.centred) + self.mean)
+
+
 def pls1(basis: FoldBasis, y: np.ndarray, n_components: int) -> np.ndarray:
     """Predict the test stimuli by one PLS1 for each neuron.
 
@@ -190,10 +228,8 @@ def pls2(basis: FoldBasis, y: np.ndarray, n_components: int) -> np.ndarray:
     -------
     float64 (test stimulus, neuroid)
     """
-    mean, centred = _centre(y)
-    responses = basis.u.T @ centred
-    unfitted = responses @ responses.T
-    floor = len(y) * _EPS * np.trace(unfitted)  # below it there is rounding alone
+    train = Responses.of(y)
+    unfitted, floor = train.within(basis)
     scores = np.empty((0, basis.rank))
     for _ in range(min(n_components, basis.rank)):
         if np.trace(unfitted) <= floor:
@@ -209,7 +245,7 @@ def pls2(basis: FoldBasis, y: np.ndarray, n_components: int) -> np.ndarray:
         unfitted = unfitted - np.outer(score, explained)
         unfitted -= np.outer(explained - (score @ explained) * score, score)
         scores = np.vstack([scores, score])
-    return np.asarray((scores @ basis.to_test).T @ (scores @ responses) + mean)
+    return train.predicted(basis, scores)
 
 
 @dataclass(frozen=True)

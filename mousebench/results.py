@@ -18,7 +18,13 @@ from mousebench.store import FORMAT, only_sites
 
 CEILING_FLOOR = 0.1  # below this ceiling a ratio says more of the noise than of the model
 _PER_SITE = ("raw", "ceiling", "null", "null_raw", "bootstrap", "best_layer", "weight", "layer_raw")
-_STACKED = (("null", "permutation"), ("weight", "layer"), ("layer_raw", "layer"), ("component_raw", "component"))
+_STACKED = (
+    ("null", "permutation"),
+    ("weight", "layer"),
+    ("layer_raw", "layer"),
+    ("layer_score", "layer"),
+    ("component_raw", "component"),
+)
 
 
 def assemble(
@@ -100,7 +106,8 @@ def _site_row(
     ceiling = comparison.ceilings[site]
     told = (comparison.targets[site], score, ceiling)
     notes = [note for one in told for note in json.loads(one.attrs.get("notes", "[]"))]
-    raw, top, normalised = normalise(score["raw"], ceiling["ceiling"], comparison.metric.thing.normalisation, notes)
+    normalisation = comparison.metric.thing.normalisation
+    raw, top, normalised = normalise(score["raw"], ceiling["ceiling"], normalisation, notes, score.get("score"))
     null = score["null"].values if "null" in score else np.empty(0)
     if np.isnan(raw):
         notes.append("no score: the metric gives no number here")
@@ -114,7 +121,8 @@ def _site_row(
         "raw": raw,
         "ceiling": top,
         "score": normalised,
-        "explained": np.sign(normalised) * normalised**2,
+        # a squared score is a share of variance already, and has lost its sign
+        "explained": np.sign(raw) * normalised if "squared" in normalisation else np.sign(normalised) * normalised**2,
         "ci_low": low,
         "ci_high": high,
         "raw_low": raw_low,
@@ -134,24 +142,41 @@ def _site_row(
 
 
 def normalise(
-    raw: xr.DataArray, ceiling: xr.DataArray, normalisation: str, notes: list[str]
+    raw: xr.DataArray,
+    ceiling: xr.DataArray,
+    normalisation: str,
+    notes: list[str],
+    published: xr.DataArray | None = None,
 ) -> tuple[float, float, float]:
     """Return raw, ceiling and score of a site; the only division by a ceiling.
 
-    Score is raw / ceiling, or raw^2 / ceiling for a metric that was published so. For a metric per neuroid it is taken
-    neuroid by neuroid, and each of the three is the median over neuroids that have it. Where the ceiling is below
-    CEILING_FLOOR there is no score; ``notes`` says so.
+    For a metric per neuroid the score is taken neuroid by neuroid, and each of the three is the median over neuroids
+    that have it. Where the ceiling is below CEILING_FLOOR there is no score; ``notes`` says so. A metric of the
+    normalisation "published" gives its score itself.
     """
     top = np.broadcast_to(np.asarray(ceiling.values, dtype=float), raw.shape)
     values = np.asarray(raw.values, dtype=float)
+    if normalisation == "published":
+        given = values * np.nan if published is None else np.asarray(published.values, dtype=float)
+        return _median(values), _median(top), _median(given)
     enough = top >= CEILING_FLOOR
-    numerator = values**2 if normalisation == "squared" else values
-    score = np.divide(numerator, top, out=np.full(values.shape, np.nan), where=enough)
+    score = _normalised(values, np.where(enough, top, np.nan), normalisation)[0]
     below = int((np.isfinite(top) & ~enough).sum())
     if below:
         which = f"{below} of {top.size} neuroids have" if top.ndim else "the site has"
         notes.append(f"{which} a ceiling below {CEILING_FLOOR}, by which nothing is divided")
+    if "squared" in normalisation and _median(values) < 0:
+        notes.append("raw is negative; its square is not, so that the score is above 0, as published")
     return _median(values), _median(top), _median(score)
+
+
+def _normalised(raw: np.ndarray, top: np.ndarray, normalisation: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the score, and what it changes by for a change of 1 in raw and in the ceiling; the formulas."""
+    if normalisation == "squared":
+        return raw**2 / top, 2 * raw / top, -((raw / top) ** 2)
+    if normalisation == "squared-ratio":
+        return (raw / top) ** 2, 2 * raw / top**2, -2 * raw**2 / top**3
+    return raw / top, 1 / top, -raw / top**2
 
 
 def _median(values: np.ndarray) -> float:
@@ -181,11 +206,11 @@ def site_draws(
     top = np.broadcast_to(np.asarray(ceiling["ceiling"].values, dtype=float), raw.shape)
     top = np.where(top >= CEILING_FLOOR, top, np.nan)
     tops = _draws_first(ceiling) if "bootstrap" in ceiling else top
-    if normalisation == "squared":
-        normalised, slope = raw**2 / top, 2 * raw / top
-    else:
-        normalised, slope = raw / top, 1 / top
-    scores = normalised + slope * (draws - raw) - normalised / top * (tops - top)
+    normalised, slope, top_slope = _normalised(raw, top, normalisation)
+    scores = normalised + slope * (draws - raw) + top_slope * (tops - top)
+    if normalisation == "published":
+        normalised = score["score"].values.astype(float)
+        scores = _draws_first(score, "score_bootstrap")
     if not raw.ndim:
         return draws, scores
     counts = neuroid_counts(target, seed, len(draws))
@@ -193,8 +218,8 @@ def site_draws(
     return _about_median(raw, draws, counts, scale), _about_median(normalised, scores, counts, scale)
 
 
-def _draws_first(dataset: xr.Dataset) -> np.ndarray:
-    return np.asarray(dataset["bootstrap"].transpose("bootstrap", ...).values, dtype=float)
+def _draws_first(dataset: xr.Dataset, name: str = "bootstrap") -> np.ndarray:
+    return np.asarray(dataset[name].transpose("bootstrap", ...).values, dtype=float)
 
 
 def _about_median(values: np.ndarray, draws: np.ndarray, counts: np.ndarray, scale: float) -> np.ndarray:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import xarray as xr
@@ -18,7 +18,14 @@ import xarray as xr
 from mousebench import scoring, store
 from mousebench.api import named, named_model
 from mousebench.comparison import Comparison, Named, bind, choose_sites, together
-from mousebench.errors import MousebenchError, PluginBroken, StoreError
+from mousebench.errors import (
+    MissingData,
+    MissingDependency,
+    MousebenchError,
+    PluginBroken,
+    StoreError,
+    UnknownIdentifier,
+)
 from mousebench.plugins import Catalogue, discover
 from mousebench.progress import Progress
 from mousebench.representations import Layers
@@ -194,6 +201,25 @@ def _finish(item: tuple[str, str, _Pending | Done], request: Request) -> Done:
     except MousebenchError as error:
         return _failed(state.model.identifier or name, comparison, error)
     return Done(state.model.identifier, metric, _asked(result, request), path=path)
+
+
+def as_stored(item: Done, request: Request, found: Catalogue) -> Done:
+    """Return the stored result of a model that cannot be scored here, as it is, beside the error; else the item itself.
+
+    A model of a changed net has no identifier to load it by, weights may be on another machine: what was scored stays scored.
+    """
+    if not isinstance(item.error, UnknownIdentifier | MissingData | MissingDependency):
+        return item
+    benchmark = named("benchmarks", request.benchmark, found)
+    try:
+        version = benchmark.thing.version
+        path = store.result_path(request.results, benchmark.identifier, version, item.metric, item.model)
+        result = store.read(path) if path.is_file() else None
+    except MousebenchError:
+        return item
+    if result is None or result.attrs["seed"] != request.seed:
+        return item
+    return replace(item, result=_asked(result, request), path=path, reused=True)
 
 
 def _asked(result: xr.Dataset, request: Request) -> xr.Dataset:

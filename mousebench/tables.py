@@ -98,10 +98,83 @@ def print_summary(finished: Sequence[Done]) -> None:
     _console().print(table)
 
 
+def print_comparison(table: Any) -> None:
+    """Print what ``paired.compare`` found: two models by site, more than two by rank and then in pairs."""
+    attrs = table.attrs
+    simulated = ", SIMULATED DATA" if attrs["simulated"] else ""
+    where = f"{attrs['benchmark']} (version {attrs['benchmark_version']}{simulated}), {attrs['metric']}, seed {attrs['seed']}"
+    if table.sizes["model"] == 2:
+        _print_two(table, where)
+    else:
+        _print_ranks(table, where)
+    for note in json.loads(attrs["notes"]):
+        print(f"note: {note}")
+
+
+def _print_two(table: Any, where: str) -> None:
+    a, b = table["model"].values.tolist()
+    pair = table.isel(model=0, model_b=1)
+    shown = _table(f"{a} less {b} on {where}", "site", a, b, "difference", "95 %", "p", "corrected p")
+    for site in table["site"].values:
+        at, both = table.sel(site=site), pair.sel(site=site)
+        shown.add_row(str(site), *map(_number, at["score"].values), *_difference(both, ""))
+    shown.add_section()
+    shown.add_row("mean", *map(_number, table["mean_score"].values), *_difference(pair, "mean_")[:-1], "")
+    _console().print(shown)
+
+
+def _print_ranks(table: Any, where: str) -> None:
+    n_sites = table.sizes["site"]
+    ordered = table.sortby("rank")
+    ordered = ordered.sel(model_b=ordered["model"].values)
+    columns = ("rank", "95 %", "group", "model", "mean score", "95 %", "sites above null")
+    shown = _table(f"ranks on {where}", *columns)
+    for model in ordered["model"].values:
+        row = ordered.sel(model=model)
+        low, high = row["rank_low"].item(), row["rank_high"].item()
+        shown.add_row(
+            _number(row["rank"].item(), 0),
+            "" if low != low else f"{low:.0f} .. {high:.0f}",
+            _number(row["group"].item(), 0),
+            str(model),
+            _number(row["mean_score"].item()),
+            _interval(row["mean_score_low"].item(), row["mean_score_high"].item()),
+            f"{row['n_above_null'].item()} of {n_sites}",
+        )
+    _console().print(shown)
+    print()
+    pairs = _table(
+        "differences of the mean over sites", "model", "less model", "difference", "95 %", "p", "corrected p"
+    )
+    names = ordered["model"].values.tolist()
+    for number, a in enumerate(names):
+        for b in names[number + 1 :]:
+            pairs.add_row(a, b, *_difference(ordered.sel(model=a, model_b=b), "mean_"))
+    _console().print(pairs)
+
+
+def _difference(pair: Any, prefix: str) -> tuple[str, str, str, str]:
+    """Return the difference of two models, its interval, p and corrected p."""
+
+    def value(name: str) -> float:
+        return float(pair[prefix + name].item())
+
+    return (
+        _number(value("difference")),
+        _interval(value("low"), value("high")),
+        _small(value("p")),
+        _small(value("p_corrected")),
+    )
+
+
+def _small(p: float) -> str:
+    return "< .0001" if p < 0.0001 else _number(p, 4)
+
+
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in columns:
-        words = column in ("site", "model", "metric", "best layer")
+        words = column in ("site", "model", "less model", "metric", "best layer")
         table.add_column(column, justify="left" if words else "right", no_wrap=True)
     return table
 

@@ -12,7 +12,7 @@ from conftest import TOY, Cli, files, process
 
 from mousebench.cli import main
 
-COMMANDS = ["list", "show", "fetch", "score", "leaderboard"]
+COMMANDS = ["list", "show", "fetch", "score", "compare", "leaderboard"]
 RESULT = {
     "model",
     "benchmark",

@@ -19,7 +19,11 @@ N_STIMULI = 118
 
 
 def result(
-    model: str, scores: Sequence[float], draws: np.ndarray | None = None, sites: str = "ABCDEFGH", **changes: Any
+    model: str,
+    scores: Sequence[float],
+    draws: np.ndarray | None = None,
+    sites: Sequence[str] = "ABCDEFGH",
+    **changes: Any,
 ) -> xr.Dataset:
     """Return a result with scores (site) and draws (site, bootstrap), the rest as ``results.assemble`` writes it."""
     n = len(scores)
@@ -38,6 +42,7 @@ def result(
             "metric": "quick",
             "metric_version": 1,
             "seed": 0,
+            "simulated": 1,
             "definition": json.dumps({"folds": 6}),
             "provenance": json.dumps({"stimuli": "pictures"}),
             **changes,
@@ -97,6 +102,22 @@ def test_a_difference_of_means_over_images_agrees_with_the_paired_t_test() -> No
         [both["low"][0], both["high"][0]], exact.confidence_interval(0.95), rtol=0.02, atol=0.002
     )
     assert float(both["p"][0]) == pytest.approx(two_sided_p(a.mean() - b.mean(), share @ (a - b)), rel=0.1)
+
+
+def test_p_is_below_5_percent_in_5_percent_of_worlds_without_a_difference() -> None:
+    # 2,000 worlds, each a site: two models whose scores are means over images that both see, equally good
+    n = 2000
+    rng = np.random.default_rng(4)
+    common = rng.normal(size=(N_STIMULI, n))
+    a, b = common + rng.normal(size=(N_STIMULI, n)), common + rng.normal(size=(N_STIMULI, n))
+    share = image_counts(N_STIMULI, seed=0) / N_STIMULI
+    worlds = [f"world{number}" for number in range(n)]
+    both = difference(
+        result("a", a.mean(0).tolist(), (share @ a).T, worlds), result("b", b.mean(0).tolist(), (share @ b).T, worlds)
+    )
+    assert float((both["p"] < 0.05).mean()) == pytest.approx(0.05, abs=0.015)
+    assert float((both["p"] < 0.01).mean()) == pytest.approx(0.01, abs=0.007)
+    assert int((both["p_corrected"] < 0.05).sum()) == 0
 
 
 def test_draws_on_the_same_resamples_make_the_interval_narrower() -> None:
@@ -187,9 +208,9 @@ def test_results_with_other_numbers_of_draws_are_refused() -> None:
 
 
 def test_a_model_twice_or_alone_is_refused() -> None:
-    with pytest.raises(UsageError, match="2 results of a model 'a'"):
+    with pytest.raises(UsageError, match="model 'a' is given twice"):
         compare([result("a", [0.5]), result("a", [0.4])])
-    with pytest.raises(UsageError, match="1 model cannot be compared"):
+    with pytest.raises(UsageError, match="nothing to compare with one model"):
         compare([result("a", [0.5])])
 
 

@@ -17,7 +17,7 @@ from mousebench.regression import FoldBasis
 from mousebench.reliability import half_masks, spearman_brown
 from mousebench.resampling import image_counts
 from mousebench_plugins.metrics import _per_neuroid
-from mousebench_plugins.metrics._per_neuroid import PerNeuroid, _loo_r2, permuted_labels
+from mousebench_plugins.metrics._per_neuroid import PerNeuroid, loo_r2, permuted_labels
 from mousebench_plugins.metrics._pls import Pls
 from mousebench_plugins.metrics._ridge import ALPHAS, Ridge
 
@@ -114,14 +114,14 @@ def test_the_quality_of_a_layer_is_leave_one_out_r2() -> None:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(28, 10)), rng.normal(size=(28, 4))
     y[:, :2] += 2 * x[:, :2]
-    found = _loo_r2(FoldBasis(x, x[:3]), y)
+    found = loo_r2(FoldBasis(x, x[:3]), y)
     np.testing.assert_allclose(found, [slow_r2(x, one) for one in y.T], rtol=0, atol=1e-10)
 
 
 def test_a_neuroid_that_is_constant_in_training_says_nothing_of_a_layer() -> None:
     x = np.random.default_rng(0).normal(size=(28, 10))
     y = np.stack([np.zeros(28), np.full(28, 0.1), np.full(28, 1e9 / 3)], axis=1)
-    assert _loo_r2(FoldBasis(x, x[:3]), y).tolist() == [0, 0, 0]
+    assert loo_r2(FoldBasis(x, x[:3]), y).tolist() == [0, 0, 0]
 
 
 @METRICS

@@ -4,4 +4,4 @@ A module has ``TEXT`` (what the command does, in one line), ``EXAMPLE``, ``add(p
 and ``run(options)``, which returns the exit code. It imports its work inside ``run``, so that ``list`` stays light.
 """
 
-COMMANDS = ("list", "show", "fetch", "score", "leaderboard", "doctor")
+COMMANDS = ("list", "show", "fetch", "score", "compare", "leaderboard", "doctor")

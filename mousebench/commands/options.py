@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mousebench.plugins import Catalogue
+    from mousebench.runs import Done
 
 
 def names(text: str) -> list[str]:
@@ -32,6 +37,28 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def add_scoring(parser: argparse.ArgumentParser) -> None:
+    """Give a command that scores models the options of how, and of where results go."""
+    parser.add_argument("--site", type=names, metavar="S,...", help="only these sites")
+    parser.add_argument(
+        "--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="where nets run (auto)"
+    )
+    parser.add_argument("--seed", type=natural, default=0, metavar="N", help="of folds, permutations and splits (0)")
+    parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="processes for the metrics (1)")
+    parser.add_argument("--json", metavar="FILE|-", help="write JSON; - is stdout, instead of the tables")
+    parser.add_argument("--results", metavar="DIR", help="where results are stored (results in the home folder)")
+
+
+def stdout_kept_clean(items: Iterator[Done]) -> Iterator[Done]:
+    """Yield the items; whatever plugins print while they are made goes to stderr."""
+    while True:
+        with contextlib.redirect_stdout(sys.stderr):
+            item = next(items, None)
+        if item is None:
+            return
+        yield item
+
+
 def discovered(options: argparse.Namespace) -> Catalogue:
     """Return what is installed and what ``--plugin`` adds."""
     from mousebench.plugins import discover
@@ -42,3 +69,14 @@ def discovered(options: argparse.Namespace) -> Catalogue:
 def print_json(content: Any) -> None:
     """Print JSON on stdout."""
     print(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def write_json(content: Any, target: str) -> None:
+    """Write JSON to a file, or to stdout for ``-``."""
+    if target == "-":
+        print_json(content)
+        return
+    from mousebench.assemblies import replacing
+
+    with replacing(Path(target)) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mousebench.commands.options import discovered, names, natural, positive, print_json
+from mousebench.commands.options import add_scoring, discovered, names, stdout_kept_clean, write_json
 from mousebench.errors import MousebenchError, UsageError, print_error
 
 if TYPE_CHECKING:
@@ -33,16 +31,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--benchmark", required=True, metavar="B")
     parser.add_argument("--metric", type=names, metavar="X,...", help="the benchmark's first by default")
-    parser.add_argument("--site", type=names, metavar="S,...", help="only these sites")
-    parser.add_argument(
-        "--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="where nets run (auto)"
-    )
-    parser.add_argument("--seed", type=natural, default=0, metavar="N", help="of folds, permutations and splits (0)")
-    parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="processes for the metrics (1)")
-    parser.add_argument(
-        "--json", metavar="FILE|-", help="write the results as JSON; - is stdout, instead of the tables"
-    )
-    parser.add_argument("--results", metavar="DIR", help="where results are stored (results in the home folder)")
+    add_scoring(parser)
     parser.add_argument("--force", action="store_true", help="compute again what is stored already")
 
 
@@ -77,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     progress = progress_for_stderr()
     done = []
     try:
-        for item in _stdout_kept_clean(run_request(request, found, progress)):
+        for item in stdout_kept_clean(run_request(request, found, progress)):
             done.append(item)
             if options.json != "-" and item.result is not None:
                 progress.finish()
@@ -110,30 +99,13 @@ def _models(options: argparse.Namespace, found: Catalogue) -> list[str]:
     return chosen
 
 
-def _stdout_kept_clean(items: Iterator[Done]) -> Iterator[Done]:
-    """Yield the items; whatever plugins print while they are made goes to stderr."""
-    while True:
-        with contextlib.redirect_stdout(sys.stderr):
-            item = next(items, None)
-        if item is None:
-            return
-        yield item
-
-
 def _conclude(done: Sequence[Done], results: Path, json_file: str | None) -> int:
     from mousebench.report_json import as_json
     from mousebench.tables import print_summary
 
     finished = [item for item in done if item.result is not None]
     if json_file:
-        content = as_json([item.result for item in finished if item.result is not None])
-        if json_file == "-":
-            print_json(content)
-        else:
-            from mousebench.assemblies import replacing
-
-            with replacing(Path(json_file)) as temporary:
-                temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_json(as_json([item.result for item in finished if item.result is not None]), json_file)
     if json_file != "-" and len(finished) > 1:
         print_summary(finished)
     if finished:

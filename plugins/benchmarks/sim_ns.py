@@ -76,7 +76,16 @@ class SimNS:
     simulated = True
     version = 1
     sites: Sequence[str] = tuple(DRIVERS)
-    metrics: Sequence[str] = ("rsa-nnls", "rsa-nnls-published", "rsa", "pls", "ridge", "cka")
+    metrics: Sequence[str] = (
+        "rsa-nnls",
+        "rsa-nnls-published",
+        "rsa",
+        "pls",
+        "pls-brainscore",
+        "pls-nayebi",
+        "ridge",
+        "cka",
+    )
 
     def __init__(
         self,

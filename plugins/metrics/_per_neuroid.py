@@ -157,8 +157,8 @@ class PerNeuroid:
     ) -> dict[str, xr.Dataset]:
         """Score sites together: a layer is decomposed once for each fold, whatever the number of neuroids."""
         progress = progress or Silent()
-        bases, notes = _bases(layers)
-        sites = {name: _site(target, seed) for name, target in targets.items()}
+        bases, notes = layer_bases(layers)
+        sites = {name: site_of(target, seed) for name, target in targets.items()}
         found = {name: site for name, site in sites.items() if site.means.shape[1]}
         n_stimuli = len(next(iter(sites.values())).means)
         if n_stimuli < 3 * N_FOLDS:
@@ -211,7 +211,7 @@ class PerNeuroid:
             # site by site: the bits do not depend on the other sites
             basis = FoldBasis(bases[name][train], bases[name][test])
             quality = {
-                which: float(np.median(_loo_r2(basis, site.means[train][:, site.choosing])))
+                which: float(np.median(loo_r2(basis, site.means[train][:, site.choosing])))
                 for which, site in sites.items()
             }
             by_site = {which: self.predict(basis, site.means[train]) for which, site in sites.items() if with_curve}
@@ -333,7 +333,7 @@ class PerNeuroid:
         return np.asarray(root + (halves - halves.mean(0)) / (2 * root))
 
 
-def _bases(layers: Mapping[str, xr.Dataset]) -> tuple[dict[str, np.ndarray], list[str]]:
+def layer_bases(layers: Mapping[str, xr.Dataset]) -> tuple[dict[str, np.ndarray], list[str]]:
     """Return the principal-component scores (stimulus, component) of the layers that vary, and notes on the others."""
     names = list(layers)
     made = dict(zip(names, each(lambda name: sample_basis(layers[name]["gram"].values), names), strict=True))
@@ -344,7 +344,7 @@ def _bases(layers: Mapping[str, xr.Dataset]) -> tuple[dict[str, np.ndarray], lis
     return {name: basis for name, basis in made.items() if basis.shape[1]}, notes
 
 
-def _site(target: xr.DataArray, seed: int) -> Site:
+def site_of(target: xr.DataArray, seed: int) -> Site:
     means = average(target)["mean"].values
     usable, notes = usable_neuroids(means)
     n_usable = int(usable.sum())
@@ -354,7 +354,7 @@ def _site(target: xr.DataArray, seed: int) -> Site:
     return Site(means[:, usable], usable, notes, np.sort(order[:MAX_CHOOSING]), np.sort(order[:MAX_NULL]))
 
 
-def _loo_r2(basis: FoldBasis, y: np.ndarray) -> np.ndarray:
+def loo_r2(basis: FoldBasis, y: np.ndarray) -> np.ndarray:
     """Return the leave-one-out R2 (neuroid) of ridge among the training images; 0 for a neuroid that is constant there."""
     sse = ridge(basis, y, alpha_grid(basis, _CHOOSING_ALPHAS)).sse.min(0)
     n = len(y)

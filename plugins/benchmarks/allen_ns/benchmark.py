@@ -76,7 +76,7 @@ class TwoPhoton:
     """
 
     version = VERSION
-    metrics = ("rsa-nnls", "rsa-nnls-published", "rsa", "pls", "ridge", "cka")
+    metrics = ("rsa-nnls", "rsa-nnls-published", "rsa", "pls", "pls-brainscore", "pls-nayebi", "ridge", "cka")
     sites = sites.SITES
 
     def __init__(

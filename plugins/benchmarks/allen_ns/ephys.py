@@ -67,7 +67,7 @@ class Neuropixels:
     """
 
     version = VERSION
-    metrics = ("rsa-nnls", "rsa-nnls-published", "rsa", "pls", "ridge", "cka")
+    metrics = ("rsa-nnls", "rsa-nnls-published", "rsa", "pls", "pls-brainscore", "pls-nayebi", "ridge", "cka")
     sites = AREAS
     identifier = IDENTIFIER
 
