@@ -161,7 +161,7 @@ def work_on_cluster(units: Sequence[Unit], given: Orders, address: str) -> Itera
     except ImportError as error:
         raise MissingDependency("--cluster needs distributed", "pip install 'mousebench[cluster]'") from error
     try:
-        client = Client(address, timeout=10, set_as_default=False)
+        client = Client(address, timeout=10)
     except (OSError, ValueError, TimeoutError) as error:
         raise UsageError(f"no dask scheduler answers at {address!r}: {error}", "start one: dask scheduler") from error
     with client:

@@ -85,7 +85,7 @@ def sizes(rows: Sequence[tuple[Row, str]]) -> Markup:
                     style = {"marker": MARKS[kind], "color": colour, "alpha": 0.8, "s": 26, "linewidth": 0}
                     axes.scatter(x, y, label=kind, **style)
             axes.set_xlabel(label)
-            axes.set_xscale("log")
+        left.set_xscale("log")
         left.set_ylabel("score")
         left.legend(loc="best")
         figure.subplots_adjust(0.07, 0.13, 0.98, 0.97, wspace=0.08)
@@ -123,6 +123,7 @@ def curves(row: Row, sites: Sequence[str]) -> Markup:
             axes.set_ylabel("raw of the layer alone")
             axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         panels[-1].set_xlabel("layer, in order of execution")
+        panels[-1].xaxis.get_major_locator().set_params(integer=True)
         panels[-1].set_xlim(0.3, len(row.layers) + 0.7)
         figure.subplots_adjust(0.08, 0.5 / size[1], 0.86, 0.97, hspace=0.12)
 

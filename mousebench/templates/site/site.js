@@ -65,6 +65,7 @@ for (const form of document.querySelectorAll("form.filter")) {
     form.querySelector("output").textContent = shown < rows.length ? `${shown} of ${rows.length}` : "";
   };
   form.addEventListener("input", filter);
+  form.addEventListener("change", filter);
   form.addEventListener("submit", (event) => event.preventDefault());
   form.hidden = false;
   filter();
