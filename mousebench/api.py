@@ -95,7 +95,7 @@ def named_model(
         entry = changed_model(model, found, weights=weights, layers=layers)
         identifier = entry.spec.identifier
     try:
-        return Named(identifier, as_model(entry.load(identifier)), entry.plugin)
+        return Named(identifier, as_model(entry.load(identifier)), entry.plugin, entry.about())
     except ContractViolation as error:
         raise ContractViolation(f"model {identifier!r}: {error.message}", error.hint) from error
 
@@ -168,7 +168,8 @@ def _torch_model(model: Model, identifier: str) -> TorchModel:
 def named(kind: str, thing: Any, found: Catalogue) -> Named:
     """Return a benchmark or metric with its name and plugin, from an identifier or an object."""
     if isinstance(thing, str):
-        return Named(thing, found.load(kind, thing), found.find(kind, thing).plugin)
+        entry = found.find(kind, thing)
+        return Named(thing, entry.load(thing), entry.plugin, entry.about())
     return Named(f"python-{type(thing).__name__.lower()}", thing, None)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -27,11 +27,12 @@ from mousebench.progress import Progress, Silent
 
 @dataclass(frozen=True)
 class Named:
-    """Something that was loaded, its identifier, and the plugin that it comes from (None: made in Python)."""
+    """Something that was loaded, its identifier, the plugin that it comes from (None: made in Python), what is told of it."""
 
     identifier: str
     thing: Any
     plugin: Plugin | None
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def fingerprint(self) -> dict[str, str]:
@@ -48,6 +49,8 @@ class Comparison:
     benchmark, metric : Named
     sites : list of str
     seed : int
+    whole : mapping of site to str
+        Where a model was made of the benchmark's data and these targets are what it left: the hashes of the whole ones.
     """
 
     benchmark: Named
@@ -55,6 +58,7 @@ class Comparison:
     sites: list[str]
     seed: int
     progress: Progress = field(default_factory=Silent)
+    whole: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def stimuli(self) -> xr.DataArray:
@@ -118,7 +122,7 @@ class Comparison:
 
     def only(self, sites: Sequence[str]) -> Comparison:
         """Return the same comparison for some of its sites, sharing what is made already."""
-        part = Comparison(self.benchmark, self.metric, list(sites), self.seed, self.progress)
+        part = replace(self, sites=list(sites))
         part.__dict__.update(stimuli=self.stimuli, stimuli_hash=self.stimuli_hash)
         for name in ("targets", "target_hashes", "ceilings"):
             part.__dict__[name] = {site: getattr(self, name)[site] for site in sites}
@@ -160,10 +164,10 @@ def bind(model: Named, comparisons: list[Comparison]) -> tuple[Named, list[Compa
     benchmark = first.benchmark
     with blaming(model, "model", f", on {benchmark.identifier}"):
         made, rest = take(benchmark.thing, benchmark.identifier)
-    left = Named(benchmark.identifier, rest, benchmark.plugin)
-    own = [replace(comparison, benchmark=left) for comparison in comparisons]
+    left = replace(benchmark, thing=rest)
+    own = [replace(comparison, benchmark=left, whole=first.target_hashes) for comparison in comparisons]
     own[0].__dict__.update(stimuli=first.stimuli, stimuli_hash=first.stimuli_hash)
-    return Named(model.identifier, made, model.plugin), together(own)
+    return replace(model, thing=made), together(own)
 
 
 def choose_sites(benchmark: Named, sites: Sequence[str] | None) -> list[str]:

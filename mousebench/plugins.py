@@ -96,6 +96,10 @@ class Entry:
     spec: Spec
     plugin: Plugin
 
+    def about(self) -> dict[str, Any]:
+        """Return what the plugin tells of it, for the record: description and metadata."""
+        return {"description": self.spec.description, "metadata": dict(self.spec.metadata)}
+
     def missing(self) -> str:
         """Say what must be downloaded or installed before it can be used, "" if nothing must."""
         try:

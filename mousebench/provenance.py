@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import subprocess
+import sys
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -62,3 +64,12 @@ def describe_plugin(plugin: Plugin | None) -> dict[str, str | bool]:
         "source": plugin.source_hash() or "",
         **({"isolated": True} if plugin.isolated else {}),
     }
+
+
+def class_file(thing: object) -> dict[str, str]:
+    """Return module and sha256 of the file that defines the class of a thing; nothing where that is mousebench's own."""
+    module = type(thing).__module__
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if not file or module.partition(".")[0] == "mousebench":
+        return {}
+    return {"module": module, "sha256": hashlib.sha256(Path(file).read_bytes()).hexdigest()}

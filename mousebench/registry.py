@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from mousebench.errors import ContractViolation, did_you_mean
-from mousebench.plugins import KINDS, LOCAL, Catalogue, Entry
+from mousebench.plugins import KINDS, LOCAL, Catalogue, Entry, Plugin
+from mousebench.specs import ANY_NAME, split_variant
 
 STATUSES = ("draft", "accepted", "deprecated")
 SCHEMA = 1
+REGISTRY = "MOUSEBENCH_REGISTRY"  # the environment variable
 
 
 @dataclass(frozen=True)
@@ -33,20 +37,27 @@ class Reviewed:
         return {"models": self.models, "benchmarks": self.benchmarks, "metrics": self.metrics}[kind]
 
     def citation(self, kind: str, identifier: str) -> str | None:
-        """Return the citation key of an identifier, None if it is not reviewed; ``NAME-random`` goes with ``NAME``."""
+        """Return the citation key of an identifier, None if it is not reviewed.
+
+        ``NAME-random`` goes with ``NAME``, ``NAME@VARIANT`` too, and ``family/NAME`` with its family.
+        """
         reviewed = self.of(kind)
-        return reviewed.get(identifier) or reviewed.get(identifier.removesuffix("-random"))
+        base = split_variant(identifier)[0]
+        family, slash, _ = base.partition("/")
+        names = [identifier, base, base.removesuffix("-random"), *([f"{family}/{ANY_NAME}"] if slash else [])]
+        return next((reviewed[name] for name in names if name in reviewed), None)
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """One benchmark of the leaderboard: the metrics, sites, models and controls that fill it."""
+    """One benchmark of the leaderboard: the metrics, sites, models and controls that fill it; ``except`` leaves some out."""
 
     benchmark: str
     metrics: tuple[str, ...]
     sites: tuple[str, ...] | str
     models: tuple[str, ...] | str
     controls: tuple[str, ...] = ()
+    leave_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,6 +75,10 @@ class Registry:
         reviewed = self.plugins.get(plugin)
         return reviewed.status if reviewed and reviewed.distribution == distribution else "unreviewed"
 
+    def provider(self, kind: str, identifier: str) -> Reviewed | None:
+        """Return the plugin that provides an identifier as the registry has it, None if none does."""
+        return next((plugin for plugin in self.plugins.values() if plugin.citation(kind, identifier)), None)
+
     def citation(self, entry: Entry) -> str:
         """Return the citation key of what a plugin provides, "" where the registry has none."""
         reviewed = self.plugins.get(entry.plugin.name)
@@ -80,7 +95,9 @@ class Problem:
 
 
 def registry_path() -> Path:
-    """Return the registry of the checkout, or the copy inside an installed package."""
+    """Return the registry that MOUSEBENCH_REGISTRY names, else that of the checkout or the copy in the package."""
+    if os.environ.get(REGISTRY):
+        return Path(os.environ[REGISTRY])
     here = Path(__file__).parent
     packaged = here / "registry.yaml"
     return packaged if packaged.is_file() else here.parent / "registry.yaml"
@@ -108,6 +125,20 @@ def read_registry(path: Path | None = None) -> Registry:
     if not isinstance(rows, list):
         raise ContractViolation(f"{path.name}: leaderboard is not a list")
     return Registry(plugins, citations, tuple(_matrix(number, row) for number, row in enumerate(rows, 1)))
+
+
+@lru_cache
+def _read_once(path: Path) -> Registry:
+    return read_registry(path)
+
+
+def reviewed_version(plugin: Plugin | None) -> int | None:
+    """Return the version of a plugin in the registry, None where it is not reviewed or the registry cannot be read."""
+    try:
+        reviewed = _read_once(registry_path()).plugins.get(plugin.name) if plugin else None
+    except ContractViolation:
+        return None  # not what whoever scores a model asked for; ``leaderboard`` and ``check`` say it
+    return reviewed.version if plugin and reviewed and reviewed.distribution == plugin.distribution else None
 
 
 def _plain(value: Any, where: str) -> dict[str, Any]:
@@ -161,13 +192,16 @@ def _cited(value: Any, where: str) -> dict[str, str]:
 
 def _matrix(number: int, value: Any) -> Matrix:
     where = f"leaderboard row {number}"
-    row = _mapping(value, where, ("benchmark", "metrics", "sites", "models", "controls"), ("benchmark", "metrics"))
+    row = _mapping(
+        value, where, ("benchmark", "metrics", "sites", "models", "controls", "except"), ("benchmark", "metrics")
+    )
     return Matrix(
         str(row["benchmark"]),
         tuple(_names(row["metrics"], f"{where}, metrics")),
         _all_or_names(row.get("sites", "all"), "all", f"{where}, sites"),
         _all_or_names(row.get("models", "all-accepted"), "all-accepted", f"{where}, models"),
         tuple(_names(row.get("controls", []), f"{where}, controls")),
+        tuple(_names(row.get("except", []), f"{where}, except")),
     )
 
 
@@ -259,7 +293,10 @@ def _leaderboard(registry: Registry, catalogue: Catalogue) -> list[Problem]:
     for row in registry.leaderboard:
         wanted = [("benchmarks", row.benchmark), *(("metrics", metric) for metric in row.metrics)]
         wanted += [
-            ("models", model) for names in (row.models, row.controls) if not isinstance(names, str) for model in names
+            ("models", model)
+            for names in (row.models, row.controls, row.leave_out)
+            if not isinstance(names, str)
+            for model in names
         ]
         for kind, identifier in wanted:
             if not catalogue.has(kind, identifier):

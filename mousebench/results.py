@@ -10,7 +10,8 @@ import numpy as np
 import xarray as xr
 
 from mousebench.comparison import Comparison, Named
-from mousebench.provenance import describe_plugin, environment
+from mousebench.provenance import class_file, describe_plugin, environment
+from mousebench.registry import reviewed_version
 from mousebench.representations import Layers
 from mousebench.resampling import interval, neuroid_counts, two_factor, weighted_median
 from mousebench.store import FORMAT, only_sites
@@ -133,6 +134,7 @@ def _site_row(
         "best_layer": str(best),
         "notes": json.dumps(notes),
         "target_sha256": comparison.target_hashes[site],
+        **({"whole_sha256": comparison.whole[site]} if comparison.whole else {}),
         **({"ratio_of_medians": raw / top} if score["raw"].ndim else {}),
         **extras,
     }
@@ -293,15 +295,21 @@ def _result_notes(layers: Layers, scores: Mapping[str, xr.Dataset], comparison: 
 def _provenance(model: Named, layers: Layers, comparison: Comparison) -> dict[str, Any]:
     return {
         **environment(),
-        "model": {**describe_plugin(model.plugin), "fingerprint": model.fingerprint},
-        "benchmark": describe_plugin(comparison.benchmark.plugin),
-        "metric": describe_plugin(comparison.metric.plugin),
+        "model": {**_described(model), "fingerprint": model.fingerprint},
+        "benchmark": _described(comparison.benchmark),
+        "metric": _described(comparison.metric),
         "plugin": describe_plugin(model.plugin)["name"],
         "extraction": layers.extraction,
         "representation": layers.key,
         "stimuli": comparison.stimuli_hash,
         "seed": comparison.seed,
     }
+
+
+def _described(named: Named) -> dict[str, Any]:
+    """Return plugin and code of something, what the plugin tells of it, and the version under which it was reviewed."""
+    plugin = describe_plugin(named.plugin)
+    return {**plugin, **named.about, "class": class_file(named.thing), "reviewed": reviewed_version(named.plugin)}
 
 
 def join_sites(old: xr.Dataset, new: xr.Dataset, order: Sequence[str]) -> xr.Dataset:

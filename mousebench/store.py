@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -17,6 +21,17 @@ from mousebench.plugins import result_name
 from mousebench.specs import file_name
 
 FORMAT = 2  # 2: draws of raw and score
+_HEADER = (
+    "format",
+    "model",
+    "benchmark",
+    "metric",
+    "benchmark_version",
+    "metric_version",
+    "seed",
+    "definition",
+    "provenance",
+)
 
 
 def default_results() -> Path:
@@ -42,6 +57,53 @@ def write(result: xr.Dataset, path: Path) -> None:
     assemblies.save(result, path)
 
 
+@dataclass(frozen=True)
+class Header:
+    """What a result says of itself, read without the numbers.
+
+    Attributes
+    ----------
+    attrs : mapping of str to str, int or float
+    targets : mapping of site to str
+        Hash of the target that each site was scored on; where a model was made of it, of the whole one.
+    """
+
+    attrs: Mapping[str, Any]
+    targets: Mapping[str, str]
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """Where the numbers come from."""
+        found: dict[str, Any] = json.loads(self.attrs["provenance"])
+        return found
+
+
+def header(path: Path) -> Header:
+    """Read a result's attributes and the hashes of its targets, some ten times faster than ``read``; checks nothing else.
+
+    Raises
+    ------
+    StoreError
+        If it is not there, or is no result.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path) as file:
+            attrs = {name: _plain(file.attrs[name]) for name in _HEADER}
+            sites = file["site"].asstr()[:].tolist()
+            hashes = file["whole_sha256" if "whole_sha256" in file else "target_sha256"].asstr()[:].tolist()
+    except (OSError, KeyError, TypeError, RuntimeError) as error:
+        raise StoreError(f"{path} cannot be read: {error}", "delete the file, it is damaged") from error
+    return Header(attrs, dict(zip(sites, hashes, strict=True)))
+
+
+def _plain(value: Any) -> str | int | float:
+    """Return an attribute that netCDF wrote, as h5py reads it, as it was."""
+    plain: str | int | float = value.decode() if isinstance(value, bytes) else np.asarray(value).item()
+    return plain
+
+
 def read(path: Path) -> xr.Dataset:
     """Read a result.
 
@@ -59,15 +121,23 @@ def read(path: Path) -> xr.Dataset:
 
 
 @contextlib.contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Keep other processes from changing the results in a file's folder meanwhile, where the system can."""
+def alone(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    """Keep other processes from changing the results in a file's folder meanwhile, where the system can.
+
+    ``waiting`` is called if another process has to be waited for.
+    """
     folder = None
     try:
         import fcntl
 
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = os.open(path.parent, os.O_RDONLY)
-        fcntl.flock(folder, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waiting is not None:
+                waiting()
+            fcntl.flock(folder, fcntl.LOCK_EX)
     except (ImportError, OSError):
         pass  # Windows and some network disks have no such locks; a folder that cannot be made is found by ``write``
     try:

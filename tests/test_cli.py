@@ -12,7 +12,20 @@ from conftest import TOY, Cli, files, process
 
 from mousebench.cli import main
 
-COMMANDS = ["list", "show", "fetch", "score", "compare", "validate"]
+COMMANDS = [
+    "list",
+    "show",
+    "fetch",
+    "score",
+    "compare",
+    "leaderboard",
+    "report",
+    "new",
+    "check",
+    "validate",
+    "reproduce",
+    "doctor",
+]
 RESULT = {
     "model",
     "benchmark",

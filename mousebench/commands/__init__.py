@@ -4,4 +4,17 @@ A module has ``TEXT`` (what the command does, in one line), ``EXAMPLE``, ``add(p
 and ``run(options)``, which returns the exit code. It imports its work inside ``run``, so that ``list`` stays light.
 """
 
-COMMANDS = ("list", "show", "fetch", "score", "compare", "report", "new", "check", "validate", "reproduce", "doctor")
+COMMANDS = (
+    "list",
+    "show",
+    "fetch",
+    "score",
+    "compare",
+    "leaderboard",
+    "report",
+    "new",
+    "check",
+    "validate",
+    "reproduce",
+    "doctor",
+)

@@ -38,7 +38,7 @@ def draw(kind: str, data: dict[str, Any]) -> tuple[bytes, bytes]:
         import matplotlib as mpl
         from matplotlib.figure import Figure as Canvas
     except ImportError as error:
-        raise MissingDependency("figures need matplotlib", 'pip install "mousebench[report]"') from error
+        raise MissingDependency("figures need matplotlib", 'pip install "mousebench[plots]"') from error
     with mpl.rc_context(_SETTINGS):
         canvas = Canvas(layout="constrained")
         _KINDS[kind](canvas, data)

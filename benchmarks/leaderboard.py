@@ -1,0 +1,125 @@
+"""The leaderboard: nothing to do for 100 models x 4 metrics, one model more, and the site of 200 models in a browser.
+
+Results are made up (tests/boards.py), in the form and size of real ones. Times are of a fresh process; processor time beside wall-clock time, for
+other work may be going on. ``--browser`` needs chromium and selenium.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+import boards
+from _timing import machine
+
+METRICS = ("quick", "other", "third", "fourth")
+SITES = tuple(f"A{number // 4}.L{number % 4}" for number in range(21))
+
+
+def command(*arguments: str | Path, home: Path) -> str:
+    """Run the command line and return its times."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", "mousebench", "leaderboard", *map(str, arguments)],
+        check=True,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "MOUSEBENCH_HOME": str(home)},
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return f"{time.perf_counter() - start:.2f} s, {cpu:.2f} s of processor time"
+
+
+def written(top: Path, n_models: int) -> tuple[str, ...]:
+    """Store results of many models, and return the options of the command."""
+    settings = {"sites": SITES, "n_layers": 60, "n_draws": 1000}
+    nets = boards.zoo(top / "results", n_models, METRICS, **settings)
+    for metric in METRICS:  # the controls of the zoo have other sites
+        for name in ("pixels", "noise"):
+            boards.put(top / "results", boards.result(name, 0.1, metric=metric, **settings))
+    boards.registry(top / "registry.yaml", [*nets, "another", "pixels", "noise"], METRICS)
+    return ("--results", str(top / "results"), "--registry", str(top / "registry.yaml"))
+
+
+def regenerate(top: Path) -> None:
+    """Time what a maintainer waits for."""
+    place, home = written(top, 100), top / "home"
+    size = next((top / "results").rglob("*.nc")).stat().st_size
+    print(f"100 models x 4 metrics, files of {size / 1e3:.0f} KB")
+    print("written for the first time:", command(*place, "--no-score", home=home))
+    print("nothing to do:             ", command(*place, "--no-score", home=home))
+    site = ("--html", top / "site")
+    print("with the site, first time: ", command(*place, *site, "--no-score", home=home))
+    print("with the site, nothing:    ", command(*place, *site, "--no-score", home=home))
+    for metric in METRICS:
+        boards.put(
+            top / "results", boards.result("another", 0.2, metric=metric, sites=SITES, n_layers=60, n_draws=1000)
+        )
+    print("with the site, one more:   ", command(*place, *site, "--no-score", home=home))
+
+
+def plan(top: Path) -> None:
+    """Time how long it takes to see that nothing is stale: headers of 400 results."""
+    from mousebench import store
+
+    paths = sorted((top / "results").rglob("*.nc"))
+    start, cpu = time.perf_counter(), time.process_time()
+    for path in paths:
+        _ = store.header(path).provenance
+    wall, used = time.perf_counter() - start, time.process_time() - cpu
+    print(f"headers of {len(paths)} results: {wall:.2f} s, {used:.2f} s of processor time")
+
+
+def in_a_browser(top: Path) -> None:
+    """Weigh the first page with 200 models, and time it until it is sorted and filtered by scripts."""
+    from selenium import webdriver
+
+    place, home = written(top, 200), top / "home"
+    command(*place, "--no-score", "--html", top / "site", home=home)
+    page = top / "site" / "index.html"
+    text = page.read_text(encoding="utf-8")
+    plots = sum(len(part.partition("</figure>")[0]) for part in text.split("<figure>")[1:])
+    print(f"first page, 202 rows: {len(text) / 1e3:.0f} KB, of which plots {plots / 1e3:.0f} KB")
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium") or ""
+    for option in ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync"):
+        options.add_argument(f"--{option}")
+    for option in ("disable-background-networking", "disable-component-update", f"user-data-dir={top / 'profile'}"):
+        options.add_argument(f"--{option}")
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    try:
+        for _ in range(5):
+            browser.get(page.as_uri())
+            times = browser.execute_script(
+                "const t = performance.getEntriesByType('navigation')[0];"
+                "return [t.domInteractive, t.domContentLoadedEventEnd, t.loadEventEnd]"
+            )
+            print("ms to interactive, scripts done, loaded:", " ".join(f"{value:.0f}" for value in times))
+        took = browser.execute_script(
+            "const t = performance.now(); document.querySelectorAll('thead button')[1].click(); document.body.offsetHeight;"
+            "return performance.now() - t"
+        )
+        print(f"sorting by name: {took:.0f} ms")
+    finally:
+        browser.quit()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--browser", action="store_true")
+    chosen = parser.parse_args()
+    print(machine())
+    with tempfile.TemporaryDirectory() as folder:
+        if chosen.browser:
+            in_a_browser(Path(folder))
+        else:
+            regenerate(Path(folder))
+            plan(Path(folder))
