@@ -22,6 +22,8 @@ from typing import Any
 
 from _timing import machine
 
+from mousebench.plugins import result_name
+
 # from small to large, so that most of them are there soon
 PAPER = [
     "alexnet",
@@ -86,10 +88,10 @@ def cold(nets: list[str], benchmark: str, results: Path, log: Path) -> dict[str,
     for net in nets:
         if net in done:
             continue
-        before = stored_bytes()
+        before = stored_bytes(net)
         with tempfile.NamedTemporaryFile(suffix=".json") as file:
             took = measured("--model", net, "--benchmark", benchmark, "--results", str(results), "--json", file.name)
-            row = {"net": net, **took, "cache_bytes": stored_bytes() - before, **scores(Path(file.name))}
+            row = {"net": net, **took, "cache_bytes": stored_bytes(net) - before, **scores(Path(file.name))}
         with log.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(row) + "\n")
         print(f"{net}: exit code {row['exit']}, {row['wall_s']:.0f} s", flush=True)
@@ -130,9 +132,10 @@ def measured(*arguments: str) -> dict[str, Any]:
     }
 
 
-def stored_bytes() -> int:
-    """Return the bytes of all cached Grams."""
-    return sum(file.stat().st_size for file in Path(os.environ["MOUSEBENCH_HOME"]).glob("representations/**/*.nc"))
+def stored_bytes(net: str) -> int:
+    """Return the bytes of the cached Grams of one net; other runs may fill the same home."""
+    folder = Path(os.environ["MOUSEBENCH_HOME"], "representations", result_name(net))
+    return sum(file.stat().st_size for file in folder.glob("*/layers.nc"))
 
 
 def scores(file: Path) -> dict[str, Any]:
@@ -155,7 +158,7 @@ def scores(file: Path) -> dict[str, Any]:
 
 def table(rows: dict[str, dict[str, Any]], nets: list[str]) -> None:
     """Print a row a net, and the sums."""
-    print("| model | mean raw | mean score | 95 % | layers | wall s | CPU s | peak GB | cache MB |")
+    print("| model | mean raw | mean score | 95 % | layers scored | wall s | CPU s | peak GB | cache MB |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for net in nets:
         if net not in rows:
