@@ -1,24 +1,34 @@
-"""All layers of nets to Grams, against the bare forward pass and against keeping the features.
+"""All layers of nets to Grams, against the bare forward pass and against keeping the features: time and peak memory.
 
-    python benchmarks/extraction.py [NET ...]
+    python benchmarks/extraction.py [--processor-time] [--runs N] [NET ...]
 
-The images are preprocessed before the clock starts on all sides. The bare pass is timed in batches of the size that
-ours uses and in one batch. The peer does as users of thingsvision do: hooks keep a layer's features as they come, batch
-by batch, and ``numpy.corrcoef`` makes its RDM. Features of all layers are up to 22 GB, so it takes as many layers a pass
-as stay below 4 GB (and where one layer is wide, fewer images, which is said). The floor is the bare pass plus the
-arithmetic of the Grams, at the rate of the same product on features that are in the cache, all cores at once.
+Each form runs in a process of its own, as its peak memory is that of the process; three images pass before the clock
+starts, and preprocessing is outside it. The bare pass is run in batches of the size that ours uses and in one batch. The peer does
+as users of thingsvision do: hooks keep a layer's features as they come, batch by batch, and ``numpy.corrcoef`` makes its
+RDM; ours has to agree with it. Features of all layers are up to 22 GB, so it takes as many layers a pass as stay below
+3 GB (and where one layer is wide, fewer images, which is said). The floor is the bare pass plus the arithmetic of the Grams, at
+the rate of the same product on features that are in the cache, all cores at once.
+
+With ``--processor-time`` seconds are those of processors, on one thread, so that other work on the machine counts less.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
+import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
-from _timing import best_of, machine, noise_images
+from _timing import best_of, machine, noise_images, peak_gb
+from threadpoolctl import threadpool_limits
 from torch import nn
 from torchvision import models
 
@@ -28,55 +38,119 @@ from mousebench.linalg import correlation_rdm
 from mousebench.torch_model import TorchModel
 
 NETS = ["mobilenet_v2", "resnet50", "vgg19_bn", "vit_b_16"]
-N_IMAGES, KEPT = 118, 4e9
+FORMS = ("load", "same", "one", "ours", "budget", "keep")
+N_IMAGES, KEPT = 118, 3e9
 WIDE, FEW = 2_000_000, 40  # features of a layer from which the peer gets fewer images, and how many
 
 
-def main(names: list[str]) -> None:
-    """Time each net."""
-    print(machine())
-    images = noise_images(N_IMAGES)
-    rate = product_rate()
+def main() -> None:
+    """Run each form of each net in a fresh process, and print what they took."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("nets", nargs="*", metavar="NET", help=f"by torchvision's name ({', '.join(NETS)})")
+    parser.add_argument("--runs", type=int, default=1, metavar="N", help="of each form; the best one counts")
+    parser.add_argument("--processor-time", action="store_true", help="one thread, processor time")
+    parser.add_argument("--forms", default=",".join(FORMS), help=argparse.SUPPRESS)
+    parser.add_argument("--form", choices=FORMS, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.processor_time:
+        torch.set_num_threads(1)
+        threadpool_limits(1, user_api="blas")
+    clock = time.process_time if options.processor_time else time.perf_counter
+    if options.form:
+        print(json.dumps(one(options.nets[0], options.form, options.folder, options.runs, clock)))
+        return
+    print(machine() + (", one thread, processor time" if options.processor_time else ""))
+    rate = product_rate(clock)
     print(f"products of 118 x 4096 in float64: {rate / 1e9:.0f} billion operations a second, a triangle counted once")
-    for name in names:
-        torch.manual_seed(0)
-        net = models.get_model(name, weights=None).eval()
-        model = TorchModel(net)
-        batch = model._prepare(images)
-        model._prepare = lambda some, batch=batch: batch[: len(some)]  # type: ignore[method-assign]
-        reductions = model.reduce(images)
-        widths = {layer.name: layer.n_features for layer in reductions.layers}
-        some = batch[: FEW if max(widths.values()) > WIDE else N_IMAGES]
-        kept = keep(net, some, widths)
-        for layer in reductions.layers:
-            if not layer.n_features > 1:
-                continue
-            ours = correlation_rdm(layer.gram, layer.feature_sum, layer.n_features)[: len(some), : len(some)]
-            if np.isfinite(ours).all():
-                assert np.abs(ours - kept[layer.name]).max() < 1e-3, layer.name
-        times = best_of(
-            2,
-            {
-                "same": partial(bare, net, batch, BATCH),
-                "one": partial(bare, net, batch, N_IMAGES),
-                "ours": partial(model.reduce, images),
-            },
-        )
-        start = time.perf_counter()
-        keep(net, some, widths)
-        peer = (time.perf_counter() - start) * N_IMAGES / len(some)
-        ours, features = times["ours"], sum(widths.values())
-        floor = times["same"] + N_IMAGES * (N_IMAGES + 1) * features / rate
-        how = "" if len(some) == N_IMAGES else f" (in proportion, from {len(some)} images)"
+    for name in options.nets or NETS:
+        with tempfile.TemporaryDirectory(prefix="mousebench-extraction-") as folder:
+            command = [sys.executable, __file__, name, "--folder", folder, "--runs", str(options.runs)]
+            command += ["--processor-time"] * options.processor_time
+            forms = {}
+            for form in options.forms.split(","):
+                done = subprocess.run([*command, "--form", form], capture_output=True, text=True, check=False)
+                if done.returncode:
+                    sys.exit(f"{name}, {form}: exit code {done.returncode}\n{done.stderr}")
+                forms[form] = json.loads(done.stdout)
+                print(f"{name}, {form}: {done.stdout.strip()}", flush=True)
+        tell(name, forms, rate)
+
+
+def tell(name: str, forms: dict[str, dict[str, float]], rate: float) -> None:
+    """Print the forms of one net beside ours."""
+    ours = forms["ours"]
+    seconds, features = ours["seconds"], ours["features"]
+    print(f"{name}: {ours['layers']} layers, {features / 1e6:.1f} M features; load {os.getloadavg()[0]:.1f}")
+    print(f"  weights and libraries: peak {forms['load']['peak_gb']:.2f} GB") if "load" in forms else None
+    print(f"  all Grams {seconds:.2f} s, peak {ours['peak_gb']:.2f} GB (widest layer {ours['widest_gb']:.2f} GB)")
+    for form, words in (("same", f"batches of {BATCH}"), ("one", "one batch")):
+        if form in forms:
+            bare = forms[form]
+            ratio = seconds / bare["seconds"]
+            print(f"  bare pass, {words} {bare['seconds']:.2f} s, peak {bare['peak_gb']:.2f} GB: ratio {ratio:.2f}")
+    if "same" in forms:
+        floor = forms["same"]["seconds"] + N_IMAGES * (N_IMAGES + 1) * features / rate
+        to_bare = floor / forms["same"]["seconds"]
+        print(f"  floor {floor:.2f} s: ratio {seconds / floor:.2f} (floor to bare pass {to_bare:.2f})")
+    if "budget" in forms:
+        budget = forms["budget"]
+        print(f"  all Grams, budget 1 GiB {budget['seconds']:.2f} s, peak {budget['peak_gb']:.2f} GB")
+    if "keep" in forms:
+        kept = forms["keep"]
+        peer = kept["seconds"] * N_IMAGES / kept["images"]
+        how = "" if kept["images"] == N_IMAGES else f" (in proportion, from {kept['images']} images)"
         print(
-            f"{name}: {len(widths)} layers, {features / 1e6:.1f} M features; load {os.getloadavg()[0]:.1f}\n"
-            f"  all Grams {ours:.2f} s\n"
-            f"  bare pass, batches of {BATCH} {times['same']:.2f} s: ratio {ours / times['same']:.2f}; "
-            f"one batch {times['one']:.2f} s: ratio {ours / times['one']:.2f}\n"
-            f"  floor {floor:.2f} s: ratio {ours / floor:.2f} (floor to bare pass {floor / times['same']:.2f})\n"
-            f"  features kept, numpy.corrcoef {peer:.1f} s{how}: {peer / ours:.1f} times ours",
+            f"  features kept, numpy.corrcoef {peer:.1f} s{how}: {peer / seconds:.1f} times ours; "
+            f"all features of {N_IMAGES} images {features * N_IMAGES * 4 / 1e9:.1f} GB",
             flush=True,
         )
+
+
+def one(name: str, form: str, folder: Path, runs: int, clock: Callable[[], float]) -> dict[str, float]:
+    """Run one form; return its seconds, the peak of this process, and what else is known of it."""
+    torch.manual_seed(0)
+    net = models.get_model(name, weights=None).eval()
+    if form == "load":
+        return {"peak_gb": peak_gb()}
+    images = noise_images(N_IMAGES)
+    model = TorchModel(net, memory_budget=2**30 if form == "budget" else None)
+    batch = model._prepare(images)
+    model._prepare = lambda some: batch[: len(some)]  # type: ignore[method-assign]
+    bare(net, batch[:3], 3)
+    file = folder / "ours.npz"
+    if form in ("same", "one"):
+        seconds, _ = best(runs, partial(bare, net, batch, BATCH if form == "same" else N_IMAGES), clock)
+        return {"seconds": seconds, "peak_gb": peak_gb()}
+    if form in ("ours", "budget"):
+        seconds, reductions = best(runs, partial(model.reduce, images), clock)
+        layers = [layer for layer in reductions.layers if layer.n_features > 1]
+        found = {"seconds": seconds, "peak_gb": peak_gb(), "layers": len(reductions.layers)}
+        widths = {layer.name: layer.n_features for layer in reductions.layers}
+        if form == "ours":
+            file.with_suffix(".json").write_text(json.dumps(widths))
+            np.savez(file, **{x.name: correlation_rdm(x.gram, x.feature_sum, x.n_features) for x in layers})
+        return {**found, "features": sum(widths.values()), "widest_gb": max(widths.values()) * N_IMAGES * 4 / 1e9}
+    widths = json.loads(file.with_suffix(".json").read_text())
+    some = batch[: FEW if max(widths.values()) > WIDE else N_IMAGES]
+    seconds, kept = best(runs, partial(keep, net, some, widths), clock)
+    peak = peak_gb()
+    with np.load(file) as ours:
+        for layer in ours.files:
+            rdm = ours[layer][: len(some), : len(some)]
+            if np.isfinite(rdm).all():
+                assert np.abs(rdm - kept[layer]).max() < 1e-3, layer
+    return {"seconds": seconds, "peak_gb": peak, "images": len(some)}
+
+
+def best(runs: int, call: Callable[[], object], clock: Callable[[], float]) -> tuple[float, object]:
+    """Return the best seconds of a call, and what it returned."""
+    times = []
+    for _ in range(runs):
+        start = clock()
+        result = call()
+        times.append(clock() - start)
+    return min(times), result
 
 
 def bare(net: nn.Module, batch: torch.Tensor, size: int) -> None:
@@ -87,7 +161,7 @@ def bare(net: nn.Module, batch: torch.Tensor, size: int) -> None:
 
 
 def keep(net: nn.Module, batch: torch.Tensor, widths: dict[str, int]) -> dict[str, np.ndarray]:
-    """Return the RDM of each layer, from features that hooks keep; as few passes as 4 GB allow."""
+    """Return the RDM of each layer, from features that hooks keep; as few passes as the memory allows."""
     groups: list[list[str]] = [[]]
     for name in widths:
         if sum(widths[other] for other in [*groups[-1], name]) * len(batch) * 4 > KEPT and groups[-1]:
@@ -124,7 +198,7 @@ def _keep_some(net: nn.Module, batch: torch.Tensor, names: list[str]) -> dict[st
         return {name: 1 - np.corrcoef(np.concatenate(found.pop(name))) for name in names}
 
 
-def product_rate() -> float:
+def product_rate(clock: Callable[[], float]) -> float:
     """Return multiplications and additions a second of thin products in float64, one thread a core."""
     x = np.random.default_rng(0).normal(size=(N_IMAGES, 4096))
 
@@ -134,9 +208,9 @@ def product_rate() -> float:
 
     with one_blas_thread_each() as pool:
         workers = pool._max_workers
-        seconds = best_of(3, {"product": lambda: list(pool.map(products, range(workers)))})["product"]
+        seconds = best_of(3, {"product": lambda: list(pool.map(products, range(workers)))}, clock)["product"]
     return workers * 100 * N_IMAGES * (N_IMAGES + 1) * 4096 / seconds
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or NETS)
+    main()

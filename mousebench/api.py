@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -117,16 +117,24 @@ def changed_model(
     Raises
     ------
     MissingData
-        If there is no such file; what is wrong with its content is said when the model is loaded.
+        If there is no such file.
+    StoreError
+        If weights are damaged or do not fit: they are loaded at once, so that this is said before anything is computed.
     """
     entry, identifier = _find_model(model, found)
     path = None if weights is None else Path(weights)
     if path is not None and not path.is_file():
         raise MissingData(f"there is no weights file {str(path)!r}", "give a safetensors or torch file")
     name = changed_name(identifier, path, _patterns(layers))
-    load = partial(load_changed, entry, identifier, path, layers)
+    load: Callable[[], Model] = partial(load_changed, entry, identifier, path, layers)
+    if path is not None:
+        load = partial(_as_it_is, load())
     spec = unregistered(name, load, f"{identifier} with other {'layers' if path is None else 'weights'}")
     return Entry("models", spec, replace(entry.plugin, distribution=LOCAL))
+
+
+def _as_it_is(model: Model) -> Model:
+    return model
 
 
 def load_changed(entry: Entry, identifier: str, weights: Path | None, layers: str | Sequence[str] | None) -> Model:

@@ -400,6 +400,18 @@ def test_mistakes_are_errors_with_exit_2(
     assert "Traceback" not in done.err
 
 
+def test_weights_that_do_not_fit_are_said_before_anything_is_computed(
+    score, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mousebench.runs.run", lambda *_: pytest.fail("the benchmark's targets would be made first"))
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(weights.read_bytes()[:-100])
+    for arguments, said in ((("small", "--weights", cut), "damaged"), (("squeezenet1_1", "--weights", weights), "fit")):
+        done = score(*arguments)
+        assert done.code == 2
+        assert said in done.err
+
+
 def test_one_model_that_fails_does_not_keep_the_others_from_their_layers(score, tmp_path: Path) -> None:
     done = score("toy-a,smll,small-random", "--layers", "0")
     assert done.code == 2
