@@ -57,8 +57,8 @@ def _files(root: Path) -> Iterator[Problem]:
             yield Problem(f"entry point {name!r} names {module}, which is no file", "take it out of pyproject.toml")
     points = [point for point in entry_points(group=GROUP) if point.dist and point.dist.name == DISTRIBUTION]
     installed = {point.name: point.value for point in points}
-    for name in sorted(set(written.items()) ^ set(installed.items())):
-        yield Problem(f"entry point {name[0]!r} = {name[1]!r} is not both written and installed", "pip install -e .")
+    for name, module in sorted(set(written.items()) ^ set(installed.items())):
+        yield Problem(f"entry point {name!r} = {module!r} is not both written and installed", "pip install -e .")
 
 
 def plugin_files(root: Path) -> list[Path]:

@@ -37,7 +37,7 @@ class BenchmarkChecks(PluginChecks):
         if type(version) is not int or version < 1:
             raise CheckFailed(f"version is {version!r}", "give a whole number, and raise it when scores can change")
         for name in ("sites", "metrics"):
-            names = getattr(self.thing, name, None)
+            names: Any = getattr(self.thing, name, None)
             good = not isinstance(names, str) and names and all(isinstance(one, str) and one for one in names)
             if not good or len(set(names)) < len(names):
                 raise CheckFailed(f"{name} is {names!r}", "give a sequence of names, at least one, each once")

@@ -68,12 +68,12 @@ def _print(done: Reproduction) -> None:
         print(f"reproduced: every number is within {TOLERANCE:g}")
         return
     print(f"not reproduced: the largest difference is {done.largest:.2g}, above {TOLERANCE:g}")
-    what = {name for name, _, _ in done.changed}
-    if any(name.startswith("data of") or name == "stimuli" for name in what):
+    changed = {name for name, _, _ in done.changed}
+    if any(name.startswith("data of") or name == "stimuli" for name in changed):
         print("the data are not those that the result was made from")
-    elif any("fingerprint" in name or name.endswith("source") for name in what):
+    elif any("fingerprint" in name or name.endswith("source") for name in changed):
         print("the model, or a plugin's code, is not what it was")
-    elif what:
+    elif changed:
         print(
             "another processor, device or version of what computes rounds differently; see docs/method.md, Reproducing"
         )

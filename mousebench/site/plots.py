@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 COLOURS = {"trained": "#0072B2", "untrained": "#C4500A", "control": "#55606E"}  # told apart by their marks too
 MARKS = {"trained": "o", "untrained": "s", "control": "^"}
 _AREAS = ("#0072B2", "#C4500A", "#00805B", "#9A3E7F", "#7A6A00", "#3C4858")
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: it can be found, and the reader's font is used
     "font.family": "sans-serif",
     "font.size": 10,
