@@ -12,7 +12,7 @@ from conftest import TOY, Cli, files, process
 
 from mousebench.cli import main
 
-COMMANDS = ["list", "show", "fetch", "score"]
+COMMANDS = ["list", "show", "fetch", "score", "check", "new", "reproduce", "doctor"]
 RESULT = {
     "model",
     "benchmark",
