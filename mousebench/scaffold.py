@@ -275,7 +275,9 @@ def with_draft(text: str, kind: str, name: str, citation: str) -> str:
 def _in_mapping(text: str, section: str, key: str, entry: list[str]) -> str:
     """Insert an entry into a top-level mapping of registry.yaml: before the first key that is greater, else at its end."""
     lines = text.splitlines(keepends=True)
-    start = next(number for number, line in enumerate(lines) if line.rstrip() == f"{section}:")
+    start = next((number for number, line in enumerate(lines) if line.rstrip() == f"{section}:"), None)
+    if start is None:
+        raise ValueError(f"no line {section}:")
     end = next(
         (n for n in range(start + 1, len(lines)) if re.match(r"\S", lines[n]) and lines[n][0] != "#"), len(lines)
     )

@@ -77,6 +77,9 @@ def test_the_wheel_holds_every_module_and_the_registry(wheel: ZipFile) -> None:
     assert len(modules) > 30
     assert modules <= names
     assert "mousebench/py.typed" in names
+    templates = {f"mousebench/templates/{path.name}" for path in (ROOT / "mousebench" / "templates").iterdir()}
+    assert len(templates) == 9
+    assert templates <= names
     assert wheel.read("mousebench/registry.yaml") == (ROOT / "registry.yaml").read_bytes()
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mousebench.plugins import Entry
 
 OK, FAILED, SKIPPED = "ok", "FAIL", "skipped"
+CONTRACT = "what is asked for: docs/plugin-model.md, plugin-benchmark.md, plugin-metric.md"
 
 
 class DoesNotApply(Exception):
@@ -129,7 +130,7 @@ def perform(checks: Sequence[Check], *, debug: bool = False) -> Iterator[Outcome
         except MousebenchError as error:
             if debug:
                 raise
-            state, message, hint = FAILED, error.message, error.hint
+            state, message, hint = FAILED, error.message, error.hint or CONTRACT
         except (Exception, SystemExit) as error:
             if debug:
                 raise

@@ -127,12 +127,13 @@ class ModelChecks(PluginChecks):
     @property
     def module(self) -> Any:
         """The torch module of the model."""
-        from torch import nn
-
         module = getattr(self.model, "module", None)
-        if not isinstance(module, nn.Module):
-            raise DoesNotApply("the model is no torch net")
-        return module
+        if module is not None:
+            from torch import nn  # not for the sake of a model that is none
+
+            if isinstance(module, nn.Module):
+                return module
+        raise DoesNotApply("the model is no torch net")
 
     def eval_mode(self) -> None:
         """See which modules are in training mode while the net computes."""
