@@ -31,7 +31,7 @@ from mousebench.verdicts import (
 )
 from mousebench.worlds import SITE, Sample, World, as_layers, as_rdm
 
-PUBLISHED_SHARE = 10  # of the worlds one in ten for a published recipe: nothing is judged, and they are slow
+PUBLISHED_SHARE = 20  # of the worlds one in twenty for a published recipe: nothing is judged, and they are slow
 N_PERMUTATIONS = 20  # p < .05 if none of 20 reaches raw, in 1 of 21 worlds by chance
 N_BOOTSTRAPS = 400
 
