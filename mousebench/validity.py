@@ -8,7 +8,7 @@ import numpy as np
 from scipy import stats
 
 from mousebench import __version__
-from mousebench.anchors import MAX_NEUROIDS
+from mousebench.anchors import MAX_NEUROIDS, PUBLISHED_SITES
 from mousebench.validation import (
     N_BOOTSTRAPS,
     N_PERMUTATIONS,
@@ -20,7 +20,7 @@ from mousebench.validation import (
     agreement,
     n_ladders,
 )
-from mousebench.verdicts import PUBLISHED, Check
+from mousebench.verdicts import N_HALVES, PUBLISHED, Check
 
 _TITLES = {
     "null": "Chance: what a model that knows nothing scores",
@@ -61,7 +61,7 @@ def _head(report: Report, command: str) -> str:
         "brackets (from the number of worlds), and whether it is within the bounds that the head of the column asks for: yes, **no**, or "
         "unclear, where it lies outside by less than its Monte Carlo error. Published recipes "
         f"({', '.join(sorted(PUBLISHED))}) define their score themselves; what they give is shown, and not judged, from one world in "
-        f"{PUBLISHED_SHARE} of those named below.",
+        f"{PUBLISHED_SHARE} of those named below and from {PUBLISHED_SITES} sites of `sim-ns`, for some are slow; `pls-nayebi` with {N_HALVES} halvings of the trials.",
         f"Of {len(judged)} figures that are judged, {len(judged) - len(failed) - len(unclear)} hold, {len(unclear)} are unclear, {len(failed)} do not hold"
         + (f": {'; '.join(_said(check) for check in failed)}." if failed else "."),
     ]

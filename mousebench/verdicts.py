@@ -19,6 +19,7 @@ from mousebench.scoring import compare
 # recipes that define their score as published: what they give is shown, and not judged
 PUBLISHED = frozenset({"rsa-nnls-published", "pls-brainscore", "pls-nayebi"})
 NO_DRAWS = 2  # where an interval is not asked for
+N_HALVES = 4
 _MONTE_CARLO = 0.95
 
 
@@ -76,9 +77,13 @@ class Measured:
 
 
 def asked_for(metric: Named, n_permutations: int, n_bootstraps: int) -> Named:
-    """Return the metric with as many permutations and resamples as are needed, if it can be told."""
+    """Return the metric with as many permutations and resamples as are needed, if it can be told.
+
+    One that fits anew for ``n_halves`` halvings of the trials gets few of these as well: their number changes the noise of
+    a score, not what it is about.
+    """
     thing = copy.copy(metric.thing)
-    for name, value in (("n_permutations", n_permutations), ("n_bootstraps", n_bootstraps)):
+    for name, value in (("n_permutations", n_permutations), ("n_bootstraps", n_bootstraps), ("n_halves", N_HALVES)):
         if hasattr(thing, name):
             setattr(thing, name, value)
     return Named(metric.identifier, thing, metric.plugin)
