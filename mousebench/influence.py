@@ -64,7 +64,8 @@ def image_changes(weight: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Return the changes (bootstrap) of an agreement with resampled images, their variance that of dyadic data.
 
     The variance of dyadic data lies between half of that of linear changes, where images have no part of their own, and
-    all of it; an estimate outside is cut.
+    all of it; an estimate outside is cut. Influences about their mean give it n / (n - 4) too small, with a part of images
+    and without.
 
     Parameters
     ----------
@@ -72,11 +73,12 @@ def image_changes(weight: np.ndarray, counts: np.ndarray) -> np.ndarray:
         Influences of all pairs, 0 for a pair that is not compared.
     counts : float64 (bootstrap, stimulus)
     """
-    pull = by_stimulus(weight, counts.shape[1])
+    n = counts.shape[1]
+    pull = by_stimulus(weight, n)
     linear = float(np.square(pull - pull.mean()).sum())
     if not linear > 0:
         return np.zeros(len(counts))
-    share = np.clip(1 - float(np.square(weight).sum()) / linear, 0.5, 1.0)
+    share = np.clip((1 - float(np.square(weight).sum()) / linear) * n / (n - 4), 0.5 * n / (n - 2), n / (n - 4))
     return np.asarray(np.sqrt(share) * ((counts - 1) @ (pull - pull.mean())))
 
 
@@ -160,9 +162,9 @@ def neuroid_changes(pull: NeuroidPull, counts: np.ndarray, animals: np.ndarray) 
     variance = _between(of_neuroid)
     if animals.max(initial=0) > 0:
         variance = max(variance, _between(np.bincount(animals, of_neuroid)))
-    n = len(of_neuroid)
-    about = pull.by_image - pull.by_image.mean(0)
-    together = float(np.square(about).sum() - pull.squares.sum()) * n / max(n - 1, 1)
+    n, n_stimuli = len(of_neuroid), len(pull.by_image)
+    alone = pull.by_image - pull.by_image.mean(0)
+    together = float(np.square(alone).sum() - pull.squares.sum()) * n / max(n - 1, 1) * n_stimuli / (n_stimuli - 4)
     changes = (counts - 1) @ (of_neuroid - of_neuroid.mean())
     changes = changes - changes.mean()
     spread = float(changes.var())

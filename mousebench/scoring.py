@@ -55,12 +55,18 @@ def result_key(model: Named, comparison: Comparison) -> str | None:
 
 
 def _source(named: Named) -> str:
-    """Return a hash of the code behind something: its plugin's file, and the file of its class if that is not ours."""
+    """Return a hash of the code behind something: its plugin's file, and the files of its class and of those it inherits from.
+
+    Classes of mousebench itself are left out: their version is FORMAT, and that of the extraction. So are those of other
+    packages, such as torch, that are no part of the plugin.
+    """
     parts = [named.plugin.source_hash() or ""] if named.plugin else []
-    module = type(named.thing).__module__
-    file = getattr(sys.modules.get(module), "__file__", None)
-    if file and module.partition(".")[0] != "mousebench":
-        parts.append(hashlib.sha256(Path(file).read_bytes()).hexdigest())
+    own = type(named.thing).__module__.partition(".")[0]
+    modules = [one.__module__ for one in type(named.thing).__mro__]
+    for module in dict.fromkeys(modules):
+        file = getattr(sys.modules.get(module), "__file__", None)
+        if file and module.partition(".")[0] == own != "mousebench":
+            parts.append(hashlib.sha256(Path(file).read_bytes()).hexdigest())
     return " ".join(parts)
 
 

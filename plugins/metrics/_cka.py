@@ -17,7 +17,7 @@ from mousebench.nnls import Partition
 from mousebench.progress import Progress
 from mousebench.rdms import LayerRdms, TargetRdm, usable_neuroids
 from mousebench.reliability import half_masks, half_means
-from mousebench_plugins.metrics._rdm_metric import N_SPLITS, Held, Outcome, RdmMetric, constant_outcomes, fisher_mean
+from mousebench_plugins.metrics._rdm_metric import Held, Outcome, RdmMetric, constant_outcomes, fisher_mean
 
 _CHUNK = 128  # permutations at a time: bounds the memory
 _CONSTANT = 1e-12
@@ -116,7 +116,7 @@ def _cka(x: np.ndarray, gram_y: np.ndarray, labels: np.ndarray) -> np.ndarray:
 class Cka(RdmMetric):
     """Debiased linear CKA of the best layer; parameters as those of RdmMetric."""
 
-    version = 1
+    version = 2
     accepts = frozenset({"responses"})
     what = "Gram"
     least_images = 4
@@ -189,10 +189,10 @@ class Cka(RdmMetric):
         """Return how neuroids move the agreement."""
         return gram_neuroid_pull(means, value)
 
-    def half_agreement(self, cube: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def half_agreement(self, cube: np.ndarray, rng: np.random.Generator, n_splits: int) -> np.ndarray:
         """Return the CKA (split) of half of the trials with the other half."""
         values = []
-        for mask in half_masks(cube.shape[1], N_SPLITS, rng):
+        for mask in half_masks(cube.shape[1], n_splits, rng):
             first, second = (half[0] for half in half_means(cube, mask[None]))
             whole = ~np.isnan(first).any(0) & ~np.isnan(second).any(0)
             if not whole.any():

@@ -20,7 +20,7 @@ from mousebench.linalg import correlation_rdm, gram, pearson_columns, upper_tria
 from mousebench.nnls import Partition, kfold
 from mousebench.progress import Progress, Silent
 from mousebench.rdms import LayerRdms, TargetRdm, layer_rdms, target_rdm, usable_neuroids
-from mousebench.reliability import half_masks, half_means, rdm_reliability, spearman_brown
+from mousebench.reliability import growth, half_masks, half_means, of_all_trials, rdm_reliability
 from mousebench.resampling import N_DRAWS, about, animals, image_counts, n_animals, neuroid_counts
 
 N_FOLDS = 6
@@ -29,6 +29,7 @@ N_SPLITS = 20
 # permutations and splits draw from different streams of one seed
 _PERMUTATION_STREAM = 1
 _SPLIT_STREAM = 2
+_QUARTER_STREAM = 6
 _LIMIT = 1 - 1e-15  # arctanh(1) is infinite
 _EPS = np.finfo(np.float64).eps
 
@@ -104,7 +105,7 @@ class RdmMetric:
         Layers whose RDMs have 1 - r below this are one.
     """
 
-    version = 2
+    version = 3
     accepts = frozenset({"responses", "rdm"})
     normalisation = "ratio"
     what = "RDM"
@@ -138,7 +139,8 @@ class RdmMetric:
             "permuted": f"stimulus labels of the site {self.what}, the same permutations for all sites",
             "bootstraps": self.n_bootstraps,
             "resampled": "images, and neuroids within animals where there are trials, to first order; predictions stay as fitted",
-            "ceiling": f"square root of the Spearman-Brown corrected split-half correlation of the site {self.what}",
+            "ceiling": f"square root of the mean split-half correlation of the site {self.what}, carried on to all trials "
+            "as it grows from quarters to halves",
             "ceiling_splits": N_SPLITS,
         }
 
@@ -164,9 +166,9 @@ class RdmMetric:
         """Return how neuroids of means (stimulus, neuroid) move the agreement, from the pull of pairs (pair)."""
         return rdm_neuroid_pull(means, value)
 
-    def half_agreement(self, cube: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def half_agreement(self, cube: np.ndarray, rng: np.random.Generator, n_splits: int) -> np.ndarray:
         """Return the agreement (split) of half of the trials with the other half."""
-        return rdm_reliability(cube, rng, N_SPLITS)
+        return rdm_reliability(cube, rng, n_splits)
 
     def halves(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Return the pairs (pair, 2) of the means (stimulus, neuroid) of two halves of the trials."""
@@ -289,19 +291,19 @@ class RdmMetric:
     def ceiling(self, target: xr.DataArray, seed: int) -> xr.Dataset:
         """Return the score that the noise-free site would reach: the root of the reliability of its matrix.
 
-        Trials are split into random halves, their matrices compared, the agreement corrected to all trials by
-        Spearman-Brown inside each split. An RDM without trials brings its split-half correlation as an attribute.
-        Draws resample images and neuroids as those of the score do.
+        Trials are split into random halves, their matrices compared, the mean agreement carried on to all trials: it
+        grows from halves to all as it did from quarters to halves. An RDM without trials brings its split-half
+        correlation as an attribute, which is corrected by Spearman-Brown.
         """
-        draws = np.full(self.n_bootstraps, np.nan)
+        changes, rate = np.full(self.n_bootstraps, np.nan), 2.0
         if check_target(target) == "rdm":
             half = np.array([float(target.attrs.get("reliability", np.nan))])
             missing = "the RDM comes without a reliability"
         else:
-            half, draws = self._split_half(target, seed)
+            half, rate, changes = self._split_half(target, seed)
             missing = f"half of the trials give no {self.what}"
         there = half[np.isfinite(half)]
-        reliability = float(spearman_brown(there.mean())) if there.size else np.nan
+        reliability = of_all_trials(float(there.mean()), rate) if there.size else np.nan
         notes = []
         if not there.size:
             notes.append(f"no ceiling: {missing}")
@@ -309,38 +311,47 @@ class RdmMetric:
             notes.append(f"no ceiling: the reliability of the site {self.what} is {reliability:.3f}")
         value = np.sqrt(reliability) if reliability > 0 else np.nan
         found = {"ceiling": value, "reliability": reliability}
-        if not np.isfinite(draws).any() or not reliability > 0:
+        if not np.isfinite(changes).any() or not reliability > 0:
             return xr.Dataset(found, attrs={"notes": json.dumps(notes)})
-        # the root changes by 1 / (2 root) for a change of 1 in what is under it
-        draws = value + (draws - reliability) / (2 * value)
-        return xr.Dataset({**found, "bootstrap": ("bootstrap", draws)}, attrs={"notes": json.dumps(notes)})
+        # the slope of what all trials have on what halves have, and of the root on what is under it
+        slope = rate / (1 + (rate - 1) * there.mean()) ** 2 / (2 * value)
+        return xr.Dataset(
+            {**found, "bootstrap": ("bootstrap", value + slope * changes)}, attrs={"notes": json.dumps(notes)}
+        )
 
-    def _split_half(self, responses: xr.DataArray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return split-half agreements (split), NaN where there are none, and draws (bootstrap) of the reliability."""
+    def _split_half(self, responses: xr.DataArray, seed: int) -> tuple[np.ndarray, float, np.ndarray]:
+        """Return split-half agreements (split), NaN where there are none, how fast they grow, and their changes (bootstrap)."""
         nothing = np.full(self.n_bootstraps, np.nan)
         usable, _ = usable_neuroids(average(responses)["mean"].values)
         cube = trial_cube(responses)[0][:, :, usable]
         if len(cube) < self.least_images or cube.shape[1] < 2 or cube.shape[2] < self.least_neuroids:
-            return np.array([np.nan]), nothing
-        _, counts, of_animal, _ = self._neuroids(responses, seed)
-        half = self.half_agreement(cube, np.random.default_rng([seed, _SPLIT_STREAM]))
+            return np.array([np.nan]), 2.0, nothing
+        half = self.half_agreement(cube, np.random.default_rng([seed, _SPLIT_STREAM]), N_SPLITS)
         there = half[np.isfinite(half)]
-        # one split is enough for how the reliability changes with images and neurons
-        first, second = (
-            one[0]
-            for one in half_means(cube, half_masks(cube.shape[1], 1, np.random.default_rng([seed, _SPLIT_STREAM])))
-        )
+        # one split is enough for how the agreement changes with images and neurons
+        mask = half_masks(cube.shape[1], 1, np.random.default_rng([seed, _SPLIT_STREAM]))
+        first, second = (one[0] for one in half_means(cube, mask))
         whole = ~np.isnan(first).any(0) & ~np.isnan(second).any(0)
         if whole.sum() < self.least_neuroids or not there.size:
-            return half, nothing
+            return half, 2.0, nothing
         first, second = first[:, whole], second[:, whole]
         x, y = self.halves(first, second).T
         pull = self.pull(x, y)
         both = self.neuroid_pull(first, pull.first) + self.neuroid_pull(second, pull.second)
         changes = image_changes(pull.weight, image_counts(len(cube), seed, self.n_bootstraps))
+        _, counts, of_animal, _ = self._neuroids(responses, seed)
         changes = changes + neuroid_changes(both, counts[:, whole], of_animal[whole])
-        r = float(there.mean())
-        return half, float(spearman_brown(r)) + 2 / (1 + max(r, 0.0)) ** 2 * changes
+        return half, growth(float(there.mean()), self._quarters(cube, seed)), changes
+
+    def _quarters(self, cube: np.ndarray, seed: int) -> float:
+        """Return the mean agreement of a quarter of the trials with another; NaN for fewer than 4 trials."""
+        if cube.shape[1] < 4:
+            return np.nan
+        rng = np.random.default_rng([seed, _QUARTER_STREAM])
+        masks = half_masks(cube.shape[1], N_SPLITS, rng)
+        found = np.concatenate([self.half_agreement(cube[:, mask], rng, 1) for mask in masks])
+        there = found[np.isfinite(found)]
+        return float(there.mean()) if there.size else np.nan
 
 
 def _deviations(pairs: np.ndarray) -> np.ndarray:
