@@ -106,7 +106,9 @@ def as_rdm(target: xr.DataArray, n_images: int) -> xr.DataArray:
     return make_rdm(correlation_rdm(*gram([means])), np.arange(n_images), {"reliability": 0.8})
 
 
-def statistics(metric: object, models: dict, sites: dict, rdm: bool, n_images: int) -> dict[str, tuple[float, np.ndarray]]:
+def statistics(
+    metric: object, models: dict, sites: dict, rdm: bool, n_images: int
+) -> dict[str, tuple[float, np.ndarray]]:
     """Return (estimate, draws) of raw, score, the mean over sites of both, and the difference of two models."""
     if rdm:
         sites = {name: as_rdm(target, n_images) for name, target in sites.items()}

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import ndtri, stdtrit
 
 from mousebench.linalg import CONSTANT
 
@@ -79,7 +80,7 @@ def image_changes(weight: np.ndarray, counts: np.ndarray) -> np.ndarray:
     if not linear > 0:
         return np.zeros(len(counts))
     share = np.clip((1 - float(np.square(weight).sum()) / linear) * n / (n - 4), 0.5 * n / (n - 2), n / (n - 4))
-    return np.asarray(np.sqrt(share) * ((counts - 1) @ (pull - pull.mean())))
+    return np.asarray(widening(pull) * np.sqrt(share) * ((counts - 1) @ (pull - pull.mean())))
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,21 @@ def neuroid_changes(pull: NeuroidPull, counts: np.ndarray, animals: np.ndarray) 
     spread = float(changes.var())
     if not spread > 0:
         return np.zeros(len(counts))
-    return np.asarray(changes * np.sqrt(max(variance - max(together, 0.0), 0.0) / spread))
+    return np.asarray(widening(of_neuroid) * changes * np.sqrt(max(variance - max(together, 0.0), 0.0) / spread))
+
+
+def widening(pulls: np.ndarray) -> float:
+    """Return how much wider than the normal law's an interval is whose variance comes from these pulls: Student's t.
+
+    The degrees of freedom follow from how much the sum of squares varies (Satterthwaite 1946): as many as there are pulls
+    of a normal law, fewer where a few are large.
+    """
+    squares = np.square(pulls - pulls.mean())
+    spread = float(np.square(squares - squares.mean()).sum())
+    if not spread > 0:
+        return 1.0
+    freedom = max(2 * float(squares.sum()) ** 2 / spread, 4.0)
+    return float(stdtrit(freedom, 0.975) / ndtri(0.975))
 
 
 def _between(pulls: np.ndarray) -> float:

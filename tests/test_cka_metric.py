@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from worlds import driven, folds_of, layers_of, means_of, net, notes_of, responses_of
 
-from mousebench.cka import debiased_cka, u_centred
+from mousebench.cka import debiased_cka
 from mousebench.errors import ContractViolation
 from mousebench.reliability import half_masks, spearman_brown
 from mousebench_plugins.metrics._cka import Cka
@@ -135,9 +135,7 @@ def test_draws_follow_the_score_of_neuroids_drawn_again() -> None:
             scale = np.ones(25)
             scale[k] = np.sqrt(1 + step)
             again = gram_of(means * scale)
-            r.append(
-                np.mean([debiased_cka(gram_of(features[name][t]), again[np.ix_(t, t)]) for name, t in chosen])
-            )
+            r.append(np.mean([debiased_cka(gram_of(features[name][t]), again[np.ix_(t, t)]) for name, t in chosen]))
         # the neuroids' mean change is taken off: all of them together change nothing
         assert found[k] - found.mean() == pytest.approx((r[0] - r[1]) / (2 * eps), abs=1e-6)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
+from worlds import weighted_rdm
 
 from mousebench.influence import (
     NeuroidPull,
@@ -13,9 +15,9 @@ from mousebench.influence import (
     image_changes,
     neuroid_changes,
     rdm_neuroid_pull,
+    widening,
 )
 from mousebench.linalg import weighted_pearson
-from mousebench.rdms import resampled_rdms
 from mousebench.reliability import growth, of_all_trials, spearman_brown
 from mousebench.resampling import about, image_counts
 
@@ -67,9 +69,8 @@ def test_neuroid_pulls_are_those_of_all_pairs_and_neuroids() -> None:
         by_image = np.stack([by_stimulus(column, n) for column in h.T], axis=1)
         np.testing.assert_allclose(found.by_image, by_image, rtol=0, atol=1e-12)
         np.testing.assert_allclose(found.squares, (h**2).sum(0), rtol=0, atol=1e-10)
-    counts = np.ones((2, n_neuroids))
-    counts[:, 3] += [EPS, -EPS]
-    moved = value @ resampled_rdms(means, counts)
+    step = EPS * (np.arange(n_neuroids) == 3)
+    moved = [value @ weighted_rdm(means, 1 + sign * step) for sign in (1, -1)]
     pull = rdm_neuroid_pull(means, value).by_image.sum(0) / 2
     assert pull[3] == pytest.approx((moved[0] - moved[1]) / (2 * EPS), abs=1e-8)
 
@@ -85,7 +86,8 @@ def test_changes_with_images_have_the_variance_of_repeated_experiments(own: floa
     for _ in range(n_worlds):
         a = own * rng.normal(size=n)
         h = a[first] + a[second] + rng.normal(size=len(first))
-        variances.append(image_changes((h - h.mean()) / len(h), counts).var())
+        weight = (h - h.mean()) / len(h)
+        variances.append(image_changes(weight, counts).var() / widening(by_stimulus(weight, n)) ** 2)
     truth = 4 * own**2 / n + 1 / len(first)
     # sd of the mean of 400 estimates below 3 %, of the counts of 500 draws about 3 %
     # where images have no part of their own, cutting estimates that are too small leaves the others
@@ -111,12 +113,23 @@ def test_changes_with_images_and_neuroids_together_have_the_variance_of_repeated
         pull = NeuroidPull(by_image, (apart**2).sum(0))
         by_images = image_changes(total - total.mean(), images)
         by_neuroids = neuroid_changes(pull, neuroids, np.zeros(n_neuroids, dtype=int))
-        found.append(by_images.var() + by_neuroids.var())
         of_neuroid = by_image.sum(0) / 2
-        naive.append(by_images.var() + np.square(of_neuroid - of_neuroid.mean()).sum())
+        wider = widening(by_stimulus(total, n)), widening(of_neuroid)
+        found.append(by_images.var() / wider[0] ** 2 + by_neuroids.var() / wider[1] ** 2)
+        naive.append(by_images.var() / wider[0] ** 2 + np.square(of_neuroid - of_neuroid.mean()).sum())
     truth = np.var(estimates)  # sd of it: 8 %
     assert np.mean(found) == pytest.approx(truth, rel=0.25)
     assert np.mean(naive) > 1.25 * np.mean(found)
+
+
+def test_intervals_widen_where_few_pulls_are_large() -> None:
+    even = np.where(np.arange(1000) % 2, 1.0, -1.0)
+    assert widening(even) == 1
+    normal = np.random.default_rng(0).normal(size=1000)
+    assert widening(normal) == pytest.approx(stats.t.ppf(0.975, 1000) / stats.norm.ppf(0.975), abs=1e-3)
+    one = np.zeros(30)
+    one[3] = 1
+    assert widening(one) == pytest.approx(stats.t.ppf(0.975, 4) / stats.norm.ppf(0.975))
 
 
 def test_animals_count_where_they_differ() -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import xarray as xr
-from worlds import driven, folds_of, layers_of, means_of, net, notes_of, responses_of
+from worlds import driven, folds_of, layers_of, means_of, net, notes_of, responses_of, weighted_rdm
 
 from mousebench.assemblies import make_rdm
 from mousebench.errors import ContractViolation
 from mousebench.progress import Silent
-from mousebench.rdms import resampled_rdms
 from mousebench.reliability import rdm_reliability, spearman_brown
 from mousebench_plugins.metrics._rdm_metric import RdmMetric, make_partitions, permuted_labels
 from mousebench_plugins.metrics._rsa import Rsa
@@ -170,10 +169,9 @@ def test_draws_follow_the_score_of_images_and_neuroids_drawn_again(make) -> None
         assert pull.weight.sum() == pytest.approx(pearson(predicted, rdm[pair]) - raw, abs=1e-12)
     found = made.neuroid_pull(means, value).by_image.sum(0) / 2
     for k in (0, 7):
-        counts = np.ones((2, 25))
-        counts[:, k] += [eps, -eps]
-        again = resampled_rdms(means, counts)
-        r = [np.mean([pearson(p, column[pair]) for pair, p in held]) for column in again.T]
+        step = eps * (np.arange(25) == k)
+        again = [weighted_rdm(means, 1 + sign * step) for sign in (1, -1)]
+        r = [np.mean([pearson(p, column[pair]) for pair, p in held]) for column in again]
         assert found[k] == pytest.approx((r[0] - r[1]) / (2 * eps), abs=1e-8)
 
 
@@ -182,7 +180,9 @@ def test_draws_are_the_same_resamples_for_two_models(make) -> None:
     """The difference of two models that hardly differ is far surer than each of them."""
     features = net(N)
     target = responses_of(driven(features["layer2"], 25), noise=2.0)
-    near = {name: values + 0.02 * np.random.default_rng(5).normal(size=values.shape) for name, values in features.items()}
+    near = {
+        name: values + 0.02 * np.random.default_rng(5).normal(size=values.shape) for name, values in features.items()
+    }
     one, other = (make(300).score(layers_of(some), target, 0)["bootstrap"].values for some in (features, near))
     assert (one - other).std() < 0.3 * one.std()
     assert np.corrcoef(one, other)[0, 1] > 0.95

@@ -207,9 +207,7 @@ class RdmMetric:
             labels = permuted_labels(n_stimuli, self.n_permutations, seed)
             outcomes = self.procedure(rdms, values, labels, partitions, progress)
             progress.finish()
-        return {
-            site: self._result(rdms, rdm, targets[site], outcomes.get(site), seed) for site, rdm in found.items()
-        }
+        return {site: self._result(rdms, rdm, targets[site], outcomes.get(site), seed) for site, rdm in found.items()}
 
     def _result(
         self,
