@@ -258,12 +258,18 @@ def cause_of(error: BaseException) -> str:
 
 
 def code_hash(plugin: Plugin | None, thing: object) -> str:
-    """Return a hash of the code behind a thing: its plugin's file, and the file of its class if that is not ours."""
+    """Return a hash of the code behind a thing: its plugin's file, and the files of its class and of those it inherits from.
+
+    Classes of mousebench itself are left out: their version is that of the formats. So are those of other packages, such
+    as torch, that are no part of the plugin.
+    """
     parts = [plugin.source_hash() or ""] if plugin else []
-    module = type(thing).__module__
-    file = getattr(sys.modules.get(module), "__file__", None)
-    if file and module.partition(".")[0] != "mousebench":
-        parts.append(hashlib.sha256(Path(file).read_bytes()).hexdigest())
+    own = type(thing).__module__.partition(".")[0]
+    modules = [one.__module__ for one in type(thing).__mro__]
+    for module in dict.fromkeys(modules):
+        file = getattr(sys.modules.get(module), "__file__", None)
+        if file and module.partition(".")[0] == own != "mousebench":
+            parts.append(hashlib.sha256(Path(file).read_bytes()).hexdigest())
     return " ".join(parts)
 
 

@@ -10,7 +10,7 @@ import xarray as xr
 
 from mousebench.assemblies import average, check_target
 from mousebench.errors import ContractViolation
-from mousebench.linalg import CONSTANT, correlation_rdm, gram, upper_triangle
+from mousebench.linalg import correlation_rdm, gram, upper_triangle
 
 COPY = 1e-10  # columns closer than this (1 - r) are the same but for rounding
 ALIKE = 1e-3  # columns closer than this carry the same information: their weights could be exchanged for one another's
@@ -150,35 +150,3 @@ def usable_neuroids(means: np.ndarray) -> tuple[np.ndarray, list[str]]:
     if constant.any():
         notes.append(f"{constant.sum()} neuroid(s) left out: constant")
     return ~(missing | constant), notes
-
-
-def resampled_rdms(means: np.ndarray, counts: np.ndarray, chunk: int = 256) -> np.ndarray:
-    """Return the correlation RDM of every resample of the neuroids.
-
-    Parameters
-    ----------
-    means : float64 (stimulus, neuroid)
-    counts : float64 (bootstrap, neuroid)
-        How often each neuroid is in a resample.
-    chunk : int
-        Neuroids at a time; bounds the memory.
-
-    Returns
-    -------
-    float64 (pair, bootstrap)
-        NaN where a stimulus has no variance over the neuroids of a resample.
-    """
-    first, second = np.triu_indices(len(means))
-    product = np.zeros((len(first), len(counts)))
-    for start in range(0, means.shape[1], chunk):
-        part = means[:, start : start + chunk]
-        product += (part[first] * part[second]) @ counts[:, start : start + chunk].T
-    total, row_sum = np.maximum(counts.sum(1), 1), means @ counts.T  # an empty resample is all 0, so has no variance
-    covariance = product - row_sum[first] * row_sum[second] / total
-    diagonal = first == second
-    variance = covariance[diagonal]
-    variance = np.where(variance > CONSTANT * product[diagonal], variance, np.nan)
-    off = ~diagonal
-    scale = np.sqrt(variance)
-    r = covariance[off] / scale[first[off]] / scale[second[off]]
-    return np.asarray(1 - np.clip(r, -1, 1))

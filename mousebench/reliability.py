@@ -20,6 +20,28 @@ def spearman_brown(r: np.ndarray | float) -> np.ndarray:
     return np.asarray(2 * np.maximum(r, floor) / (1 + np.maximum(r, floor)))
 
 
+def growth(half: float, quarter: float) -> float:
+    """Return by how much twice the trials multiply r / (1 - r): by 2 in Spearman-Brown's formula, by up to 4 in matrices.
+
+    The noise of a matrix of image pairs is made of products. Those of noise with signal fall as 1 over the number of trials,
+    as Spearman and Brown have it; those of noise with noise fall as 1 over its square.
+
+    Parameters
+    ----------
+    half, quarter : float
+        The agreement of two halves of the trials, and of two quarters.
+    """
+    if not 0 < quarter < half < 1:
+        return 2.0
+    return float(np.clip(half / (1 - half) * (1 - quarter) / quarter, 2.0, 4.0))
+
+
+def of_all_trials(half: float, growth: float) -> float:
+    """Return the agreement of all trials with as many others from that of two halves; Spearman-Brown if growth is 2."""
+    half = max(half, -1.0 / 3.0)
+    return growth * half / (1 + (growth - 1) * half)
+
+
 def half_masks(n_repetitions: int, n_splits: int, rng: np.random.Generator) -> np.ndarray:
     """Return bool (split, repetition): True where a repetition is in the first half."""
     if n_repetitions < 2:

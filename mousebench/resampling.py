@@ -4,8 +4,8 @@ A resample is a number of times that each image, or each neuroid, is in it. The 
 the data alone, so that two models are judged on the same ones and their difference can be taken draw by draw.
 
 What was fitted stays fitted: the draws reweight held-out images and neurons. A score changes with images and with neurons
-nearly independently; ``two_factor`` adds the two changes. (Resampling both at once would count their interaction three
-times, Schuett et al. 2023, eLife 12, e82566; the sum counts it twice.)
+nearly independently; the two changes are added. (Resampling both at once would count their interaction three times, Schuett
+et al. 2023, eLife 12, e82566, the sum of the two twice; ``influence`` takes one of the two off.)
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def neuroid_counts(target: xr.DataArray, seed: int, n_draws: int = N_DRAWS) -> n
     """
     ids = target["neuroid_id"].values.astype(str)
     rng = np.random.default_rng([seed, _NEUROID_STREAM, zlib.crc32("\n".join(ids.tolist()).encode())])
-    of_animal = _animals(target)
+    of_animal = animals(target)
     n_animals = int(of_animal.max()) + 1
     times = rng.multinomial(n_animals, np.full(n_animals, 1 / n_animals), size=n_draws)
     counts = np.zeros((n_draws, len(ids)))
@@ -55,10 +55,10 @@ def neuroid_counts(target: xr.DataArray, seed: int, n_draws: int = N_DRAWS) -> n
 
 def n_animals(target: xr.DataArray) -> int | None:
     """Return the number of animals of a site; None where animals are not known."""
-    return int(_animals(target).max()) + 1 if "animal_id" in target.coords else None
+    return int(animals(target).max()) + 1 if "animal_id" in target.coords else None
 
 
-def _animals(target: xr.DataArray) -> np.ndarray:
+def animals(target: xr.DataArray) -> np.ndarray:
     """Return the number of the animal of each neuroid, int (neuroid); all 0 where animals are not known."""
     if "animal_id" not in target.coords:
         return np.zeros(target.sizes["neuroid"], dtype=int)
@@ -83,6 +83,14 @@ def two_factor(
     """
     draws = estimate + image_scale * _about_mean(images)
     return np.asarray(draws if neuroids is None else draws + _about_mean(neuroids))
+
+
+def about(estimate: float, changes: np.ndarray) -> np.ndarray:
+    """Return draws (bootstrap) about a correlation, from changes of it to first order; none leaves -1 .. 1."""
+    room = 1 - estimate**2
+    if not room > 0:  # nothing moves a perfect correlation
+        return np.full(changes.shape, estimate)
+    return np.asarray(np.tanh(np.arctanh(estimate) + changes / room))
 
 
 def _about_mean(draws: np.ndarray) -> np.ndarray:

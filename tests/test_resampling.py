@@ -13,7 +13,6 @@ from worlds import driven, layers_of, responses_of
 from mousebench import results
 from mousebench.assemblies import load, make_stimuli, save
 from mousebench.comparison import Comparison, Named
-from mousebench.rdms import resampled_rdms
 from mousebench.reliability import rdm_reliability
 from mousebench.resampling import (
     image_counts,
@@ -140,29 +139,6 @@ def test_two_sided_p_is_how_often_draws_stray_as_far_as_zero() -> None:
     assert two_sided_p(2.0, np.append(draws, np.nan)) == pytest.approx(19 / 22)
     assert np.isnan(two_sided_p(float("nan"), draws))
     assert np.isnan(two_sided_p(1.0, np.full(3, np.nan)))
-
-
-# RDMs of resampled neuroids
-
-
-@pytest.mark.parametrize("chunk", [3, 256])
-def test_resampled_rdms_are_rdms_of_repeated_neuroids(chunk: int) -> None:
-    rng = np.random.default_rng(0)
-    means = 3 + rng.normal(size=(12, 8))
-    counts = rng.multinomial(8, np.full(8, 1 / 8), size=30).astype(float)
-    found = resampled_rdms(means, counts, chunk)
-    for column, count in zip(found.T, counts.astype(int), strict=True):
-        expected = 1 - np.corrcoef(np.repeat(means, count, axis=1))[np.triu_indices(12, 1)]
-        np.testing.assert_allclose(column, expected, rtol=0, atol=1e-12)
-
-
-def test_a_resample_in_which_a_stimulus_does_not_vary_has_no_distances_to_it() -> None:
-    means = np.array([[1.0, 1.0, 2.0], [0.0, 1.0, 5.0], [3.0, 1.0, 1.0]])
-    found = resampled_rdms(means, np.array([[2.0, 1.0, 0.0], [1.0, 1.0, 1.0], [3.0, 0.0, 0.0], [0.0, 0.0, 0.0]]))
-    assert np.isnan(found[:2, 0]).all()
-    assert np.isfinite(found[2, 0])
-    assert np.isfinite(found[:, 1]).all()
-    assert np.isnan(found[:, 2:]).all()
 
 
 def test_a_split_in_which_no_neuroid_is_whole_has_no_reliability() -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,8 @@ import pytest
 import xarray as xr
 from conftest import TOY, Cli, files
 
-from mousebench import store
+from mousebench import scoring, store
+from mousebench.comparison import Named
 from mousebench.results import normalise
 from mousebench.store import read
 
@@ -67,7 +70,7 @@ def test_a_result_has_the_labels_of_the_contract(toy: Cli, results: Path) -> Non
         "benchmark": "toy",
         "metric": "quick",
     }
-    assert (attrs["benchmark_version"], attrs["metric_version"], attrs["seed"], attrs["simulated"]) == (1, 2, 0, 0)
+    assert (attrs["benchmark_version"], attrs["metric_version"], attrs["seed"], attrs["simulated"]) == (1, 3, 0, 0)
     assert json.loads(attrs["definition"])["permutations"] == 20
 
 
@@ -401,3 +404,25 @@ def test_a_model_that_fails_leaves_the_others_scored(toy: Cli, results: Path) ->
     assert done.err.index("toy-b on toy") < done.err.index("error:")  # reported at the end
     assert "KeyError: 'weights'" in done.err
     assert "unknown model 'toy-zzz'" in done.err
+
+
+# what makes a result stale --------------------------------------------------------------------------------------------
+
+
+def test_code_that_a_metric_inherits_is_part_of_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An edit of a helper of several metrics makes the results of all of them stale, but not those of torch or ours."""
+    base = tmp_path / "made_up" / "_base.py"
+    base.parent.mkdir()
+    (base.parent / "__init__.py").write_text("")
+    base.write_text("from mousebench.progress import Silent\nclass Base(Silent):\n    version = 1\n")
+    (base.parent / "metric.py").write_text("from made_up._base import Base\nclass Mine(Base):\n    pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    mine = importlib.import_module("made_up.metric").Mine()
+    before = scoring.source_of(Named("mine", mine, None))
+    assert len(before.split()) == 2  # the two files, not that of Silent
+    base.write_text(base.read_text() + "    # other\n")
+    after = scoring.source_of(Named("mine", mine, None))
+    assert after.split()[0] == before.split()[0]
+    assert after.split()[1] != before.split()[1]
+    for name in ("made_up", "made_up._base", "made_up.metric"):
+        monkeypatch.delitem(sys.modules, name)

@@ -66,6 +66,13 @@ def means_of(target: xr.DataArray, n_stimuli: int) -> np.ndarray:
     return target.values.astype(np.float64).reshape(n_stimuli, -1, target.sizes["neuroid"]).mean(1)
 
 
+def weighted_rdm(means: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the RDM (pair) of means (stimulus, neuroid) whose neuroids (neuroid) count so often."""
+    covariance = np.cov(means, aweights=weights, ddof=0)
+    sd = np.sqrt(np.diag(covariance))
+    return 1 - (covariance / sd / sd[:, None])[np.triu_indices(len(means), 1)]
+
+
 def folds_of(n_stimuli: int, n_folds: int, repeats: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return train and test stimuli of every fold of every partition, by scikit-learn."""
     return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import xarray as xr
@@ -10,12 +11,13 @@ import xarray as xr
 from mousebench.assemblies import average
 from mousebench.cka import u_centred
 from mousebench.errors import ContractViolation
+from mousebench.influence import NeuroidPull, Pull, cosine_pull, gram_neuroid_pull
 from mousebench.linalg import gram
 from mousebench.nnls import Partition
 from mousebench.progress import Progress
 from mousebench.rdms import LayerRdms, TargetRdm, usable_neuroids
 from mousebench.reliability import half_masks, half_means
-from mousebench_plugins.metrics._rdm_metric import N_SPLITS, Held, Outcome, RdmMetric, constant_outcomes, fisher_mean
+from mousebench_plugins.metrics._rdm_metric import Held, Outcome, RdmMetric, constant_outcomes, fisher_mean
 
 _CHUNK = 128  # permutations at a time: bounds the memory
 _CONSTANT = 1e-12
@@ -114,7 +116,7 @@ def _cka(x: np.ndarray, gram_y: np.ndarray, labels: np.ndarray) -> np.ndarray:
 class Cka(RdmMetric):
     """Debiased linear CKA of the best layer; parameters as those of RdmMetric."""
 
-    version = 1
+    version = 2
     accepts = frozenset({"responses"})
     what = "Gram"
     least_images = 4
@@ -169,24 +171,28 @@ class Cka(RdmMetric):
             return TargetRdm(None, 0, [*notes, "no neuroid is left"])
         return TargetRdm(_centred(gram([means[:, usable]])[0]), count, notes)
 
-    def resampled(self, means: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """Return the Gram pairs (pair, bootstrap) of resampled neuroids, neuroids centred over images."""
-        first, second = np.triu_indices(len(means), 1)
-        centred = means - means.mean(0)
-        product = np.zeros((len(first), len(counts)))
-        for start in range(0, centred.shape[1], 256):
-            part = centred[:, start : start + 256]
-            product += (part[first] * part[second]) @ counts[:, start : start + 256].T
-        return product
+    def agreement(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Return the cosine (column) of U-centred pairs (pair, column) of two sets of Grams."""
+        x, y = _u_centred_columns(a), _u_centred_columns(b)
+        return np.einsum("pk,pk->k", x, y) / np.linalg.norm(x, axis=0) / np.linalg.norm(y, axis=0)
 
-    def agreement(self, a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Return the weighted cosine (draw, column) of U-centred pairs with pairs of a site."""
-        return _weighted_cosine(_u_centred_columns(a), _u_centred_columns(b), weights)
+    def pull(self, x: np.ndarray, y: np.ndarray, about: float | None = None) -> Pull:
+        """Return how the cosine of U-centred pairs moves; centring itself moves nothing to first order.
 
-    def half_agreement(self, cube: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        U-centring leaves n (n - 3) / 2 of n (n - 1) / 2 directions, so squares of influences are that much too small.
+        """
+        n = _n_stimuli(len(x))
+        found = cosine_pull(*_u_centred_columns(np.column_stack([x, y])).T, about)
+        return replace(found, weight=found.weight * np.sqrt((n - 1) / (n - 3)))
+
+    def neuroid_pull(self, means: np.ndarray, value: np.ndarray) -> NeuroidPull:
+        """Return how neuroids move the agreement."""
+        return gram_neuroid_pull(means, value)
+
+    def half_agreement(self, cube: np.ndarray, rng: np.random.Generator, n_splits: int) -> np.ndarray:
         """Return the CKA (split) of half of the trials with the other half."""
         values = []
-        for mask in half_masks(cube.shape[1], N_SPLITS, rng):
+        for mask in half_masks(cube.shape[1], n_splits, rng):
             first, second = (half[0] for half in half_means(cube, mask[None]))
             whole = ~np.isnan(first).any(0) & ~np.isnan(second).any(0)
             if not whole.any():
@@ -210,19 +216,15 @@ def _upper(values: np.ndarray) -> np.ndarray:
     return np.asarray(values[np.triu_indices(len(values), 1)])
 
 
+def _n_stimuli(n_pairs: int) -> int:
+    return int((1 + np.sqrt(1 + 8 * n_pairs)) // 2)
+
+
 def _u_centred_columns(pairs: np.ndarray) -> np.ndarray:
     """Return U-centred pairs (pair, column) of hollow matrices; centring what is centred changes nothing."""
-    n = int((1 + np.sqrt(1 + 8 * len(pairs))) // 2)
+    n = _n_stimuli(len(pairs))
     first, second = np.triu_indices(n, 1)
     rows = np.zeros((n, pairs.shape[1]))
     np.add.at(rows, first, pairs)
     np.add.at(rows, second, pairs)
     return np.asarray(pairs - (rows[first] + rows[second]) / (n - 2) + rows.sum(0) / ((n - 1) * (n - 2)))
-
-
-def _weighted_cosine(a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return cosines (draw, column) of columns of pairs, the pairs weighted; NaN where one has no length."""
-    aa, bb = weights @ (a * a), weights @ (b * b)
-    there = (aa > 0) & (bb > 0)
-    scale = np.sqrt(np.where(there, aa * bb, 1))
-    return np.where(there, np.clip((weights @ (a * b)) / scale, -1, 1), np.nan)

@@ -15,12 +15,13 @@ import xarray as xr
 
 from mousebench.assemblies import average, check_target, trial_cube
 from mousebench.errors import ContractViolation
-from mousebench.linalg import correlation_rdm, gram, upper_triangle, weighted_pearson
+from mousebench.influence import NeuroidPull, Pull, cosine_pull, image_changes, neuroid_changes, rdm_neuroid_pull
+from mousebench.linalg import correlation_rdm, gram, pearson_columns, upper_triangle
 from mousebench.nnls import Partition, kfold
 from mousebench.progress import Progress, Silent
-from mousebench.rdms import LayerRdms, TargetRdm, layer_rdms, resampled_rdms, target_rdm, usable_neuroids
-from mousebench.reliability import half_masks, half_means, rdm_reliability, spearman_brown
-from mousebench.resampling import N_DRAWS, image_counts, n_animals, neuroid_counts, two_factor
+from mousebench.rdms import LayerRdms, TargetRdm, layer_rdms, target_rdm, usable_neuroids
+from mousebench.reliability import growth, half_masks, half_means, of_all_trials, rdm_reliability
+from mousebench.resampling import N_DRAWS, about, animals, image_counts, n_animals, neuroid_counts
 
 N_FOLDS = 6
 N_PERMUTATIONS = 1000
@@ -28,7 +29,9 @@ N_SPLITS = 20
 # permutations and splits draw from different streams of one seed
 _PERMUTATION_STREAM = 1
 _SPLIT_STREAM = 2
+_QUARTER_STREAM = 6
 _LIMIT = 1 - 1e-15  # arctanh(1) is infinite
+_EPS = np.finfo(np.float64).eps
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ class RdmMetric:
         Layers whose RDMs have 1 - r below this are one.
     """
 
-    version = 2
+    version = 3
     accepts = frozenset({"responses", "rdm"})
     normalisation = "ratio"
     what = "RDM"
@@ -135,8 +138,9 @@ class RdmMetric:
             "permutations": self.n_permutations,
             "permuted": f"stimulus labels of the site {self.what}, the same permutations for all sites",
             "bootstraps": self.n_bootstraps,
-            "resampled": "images, and neuroids within animals where there are trials; predictions stay as fitted",
-            "ceiling": f"square root of the Spearman-Brown corrected split-half correlation of the site {self.what}",
+            "resampled": "images, and neuroids within animals where there are trials, to first order; predictions stay as fitted",
+            "ceiling": f"square root of the mean split-half correlation of the site {self.what}, carried on to all trials "
+            "as it grows from quarters to halves",
             "ceiling_splits": N_SPLITS,
         }
 
@@ -150,17 +154,21 @@ class RdmMetric:
         """Return the matrix of a site."""
         return target_rdm(target)
 
-    def resampled(self, means: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """Return the pairs (pair, bootstrap) of a site whose neuroids are resampled."""
-        return resampled_rdms(means, counts)
+    def agreement(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Return the agreement (column) of columns (pair, column); NaN where one of the two does not vary."""
+        return pearson_columns(a, b)
 
-    def agreement(self, a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Return the agreement of columns (pair, column) for sets of weights of the pairs, float64 (draw, column)."""
-        return weighted_pearson(a, b, weights)
+    def pull(self, x: np.ndarray, y: np.ndarray, about: float | None = None) -> Pull:
+        """Return how the agreement of pairs moves with their weights and values; see ``cosine_pull``."""
+        return cosine_pull(_deviations(x), _deviations(y), about)
 
-    def half_agreement(self, cube: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def neuroid_pull(self, means: np.ndarray, value: np.ndarray) -> NeuroidPull:
+        """Return how neuroids of means (stimulus, neuroid) move the agreement, from the pull of pairs (pair)."""
+        return rdm_neuroid_pull(means, value)
+
+    def half_agreement(self, cube: np.ndarray, rng: np.random.Generator, n_splits: int) -> np.ndarray:
         """Return the agreement (split) of half of the trials with the other half."""
-        return rdm_reliability(cube, rng, N_SPLITS)
+        return rdm_reliability(cube, rng, n_splits)
 
     def halves(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Return the pairs (pair, 2) of the means (stimulus, neuroid) of two halves of the trials."""
@@ -199,11 +207,7 @@ class RdmMetric:
             labels = permuted_labels(n_stimuli, self.n_permutations, seed)
             outcomes = self.procedure(rdms, values, labels, partitions, progress)
             progress.finish()
-        by_images = self._image_draws(outcomes, values, seed)
-        return {
-            site: self._result(rdms, rdm, targets[site], outcomes.get(site), by_images.get(site), seed)
-            for site, rdm in found.items()
-        }
+        return {site: self._result(rdms, rdm, targets[site], outcomes.get(site), seed) for site, rdm in found.items()}
 
     def _result(
         self,
@@ -211,14 +215,13 @@ class RdmMetric:
         site: TargetRdm,
         target: xr.DataArray,
         outcome: Outcome | None,
-        by_images: np.ndarray | None,
         seed: int,
     ) -> xr.Dataset:
         notes = [*rdms.notes, *site.notes]
         attrs: dict[str, object] = {"definition": json.dumps(self.definition), "n_layers": len(rdms.names)}
         if site.n_neuroids is not None:
             attrs["n_neuroids"] = site.n_neuroids
-        if outcome is None or by_images is None or site.values is None:
+        if outcome is None or site.values is None:
             return xr.Dataset({"raw": np.nan}, attrs={**attrs, "notes": json.dumps(notes)})
         by_layer: dict[str, object] = {"best_layer": ""}
         if rdms.names:
@@ -233,7 +236,7 @@ class RdmMetric:
                 "best_layer": str(names[heaviest]) if best else "",
                 "layer": ("layer", names),
             }
-        draws, about = self._draws(outcome, by_images, target, seed)
+        draws, told = self._draws(outcome, site.values, target, seed)
         return xr.Dataset(
             {
                 "raw": outcome.raw[0],
@@ -242,89 +245,63 @@ class RdmMetric:
                 **by_layer,
                 **outcome.extra,
             },
-            attrs={**attrs, "notes": json.dumps([*notes, *about])},
+            attrs={**attrs, "notes": json.dumps([*notes, *told])},
         )
 
     def _alone(self, rdms: LayerRdms, values: np.ndarray) -> np.ndarray:
         """Return how each layer (layer) goes with the site over all pairs; descriptive, nothing is held out."""
         one = np.repeat(upper_triangle(values)[:, None], len(rdms.names), axis=1)
-        return self.agreement(rdms.pairs, one, np.ones((1, len(rdms.pairs))))[0]
+        return self.agreement(rdms.pairs, one)
 
     # intervals --------------------------------------------------------------------------------------------------------
 
-    def _image_draws(
-        self, outcomes: Mapping[str, Outcome], values: Mapping[str, np.ndarray], seed: int
-    ) -> dict[str, np.ndarray]:
-        """Return the score (bootstrap) of each site on resampled images; the folds are the same for all sites."""
-        if not outcomes:
-            return {}
-        sites = {name: upper_triangle(values[name])[:, None] for name in outcomes}
-        n_stimuli = len(next(iter(values.values())))
-        images = image_counts(n_stimuli, seed, self.n_bootstraps)
-        first, second = np.triu_indices(n_stimuli, 1)
-        folds: dict[str, list[np.ndarray]] = {name: [np.zeros(self.n_bootstraps)] for name in outcomes}
-        if next(iter(outcomes.values())).held:
-            folds = {name: [] for name in outcomes}
-        for held in zip(*(outcome.held for outcome in outcomes.values()), strict=True):
-            pair = held[0].pair
-            # one image twice is no pair: its distance from itself is not in the triangle
-            weights = images[:, first[pair]] * images[:, second[pair]]
-            for name, one in zip(outcomes, held, strict=True):  # one by one: the bits do not depend on the other sites
-                r = self._held_agreement(one.predicted[:, None], sites[name][pair], weights)
-                folds[name].append(r[:, 0])
-        return {name: fisher_mean(np.stack(r)) for name, r in folds.items()}
-
     def _draws(
-        self, outcome: Outcome, by_images: np.ndarray, target: xr.DataArray, seed: int
+        self, outcome: Outcome, values: np.ndarray, target: xr.DataArray, seed: int
     ) -> tuple[np.ndarray, list[str]]:
         """Return draws (bootstrap) of raw, and notes on what they do not know."""
+        n_stimuli, raw = len(values), float(outcome.raw[0])
+        y = upper_triangle(values)
+        weight, value = np.zeros(len(y)), np.zeros(len(y))
+        for held in outcome.held:  # raw is nearly the mean over folds
+            pull = self.pull(held.predicted, y[held.pair], raw)
+            weight[held.pair] += pull.weight / len(outcome.held)
+            value[held.pair] += pull.second / len(outcome.held)
+        changes = image_changes(weight, image_counts(n_stimuli, seed, self.n_bootstraps))
         if check_target(target) == "rdm":
             note = "the interval knows the sampling of images, not that of neurons: the RDM comes without them"
-            return two_factor(outcome.raw[0], by_images), [note]
-        if not outcome.held:
-            return np.full(self.n_bootstraps, outcome.raw[0]), []
-        means, counts, notes = self._neuroids(target, seed)
-        resampled = self.resampled(means, counts)
-        folds = []
-        for held in outcome.held:
-            predicted = np.repeat(held.predicted[:, None], resampled.shape[1], axis=1)
-            folds.append(self._held_agreement(predicted, resampled[held.pair], np.ones((1, len(predicted))))[0])
-        return two_factor(outcome.raw[0], by_images, fisher_mean(np.stack(folds))), notes
+            return about(raw, changes), [note]
+        means, counts, of_animal, notes = self._neuroids(target, seed)
+        changes = changes + neuroid_changes(self.neuroid_pull(means, value), counts, of_animal)
+        return about(raw, changes), notes
 
-    def _held_agreement(self, predicted: np.ndarray, site: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Return the agreement (draw, column) of predictions with a site (held pair, column), pairs weighted."""
-        r = self.agreement(predicted, site, weights)
-        r[:, np.ptp(predicted, axis=0) == 0] = 0  # a constant explains nothing, whatever the draw
-        return r
-
-    def _neuroids(self, target: xr.DataArray, seed: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        """Return means (stimulus, neuroid) and resamples (bootstrap, neuroid) of the neuroids that can be used."""
+    def _neuroids(self, target: xr.DataArray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+        """Return of the neuroids that can be used means (stimulus, neuroid), resamples (bootstrap, neuroid), animals."""
         means = average(target)["mean"].values
         usable, _ = usable_neuroids(means)
-        counts = neuroid_counts(target.isel(neuroid=usable), seed, self.n_bootstraps)
+        some = target.isel(neuroid=usable)
         notes = []
         if n_animals(target) == 1:
             notes.append("one animal: the interval does not know how animals differ")
-        return means[:, usable], counts, notes
+        return means[:, usable], neuroid_counts(some, seed, self.n_bootstraps), animals(some), notes
 
     # ceiling ----------------------------------------------------------------------------------------------------------
 
     def ceiling(self, target: xr.DataArray, seed: int) -> xr.Dataset:
         """Return the score that the noise-free site would reach: the root of the reliability of its matrix.
 
-        Trials are split into random halves, their matrices compared, the agreement corrected to all trials by
-        Spearman-Brown inside each split. An RDM without trials brings its split-half correlation as an attribute.
-        Draws resample images and neuroids as those of the score do.
+        Trials are split into random halves, their matrices compared, the mean agreement carried on to all trials: it
+        grows from halves to all as it did from quarters to halves. An RDM without trials brings its split-half
+        correlation as an attribute, which is corrected by Spearman-Brown.
         """
-        draws = np.full(self.n_bootstraps, np.nan)
+        changes, rate = np.full(self.n_bootstraps, np.nan), 2.0
         if check_target(target) == "rdm":
             half = np.array([float(target.attrs.get("reliability", np.nan))])
             missing = "the RDM comes without a reliability"
         else:
-            half, draws = self._split_half(target, seed)
+            half, rate, changes = self._split_half(target, seed)
             missing = f"half of the trials give no {self.what}"
         there = half[np.isfinite(half)]
-        reliability = float(spearman_brown(there).mean()) if there.size else np.nan
+        reliability = of_all_trials(float(there.mean()), rate) if there.size else np.nan
         notes = []
         if not there.size:
             notes.append(f"no ceiling: {missing}")
@@ -332,40 +309,53 @@ class RdmMetric:
             notes.append(f"no ceiling: the reliability of the site {self.what} is {reliability:.3f}")
         value = np.sqrt(reliability) if reliability > 0 else np.nan
         found = {"ceiling": value, "reliability": reliability}
-        if not np.isfinite(draws).any() or not reliability > 0:
+        if not np.isfinite(changes).any() or not reliability > 0:
             return xr.Dataset(found, attrs={"notes": json.dumps(notes)})
-        # the root changes by 1 / (2 root) for a change of 1 in what is under it
-        draws = value + (draws - reliability) / (2 * value)
-        return xr.Dataset({**found, "bootstrap": ("bootstrap", draws)}, attrs={"notes": json.dumps(notes)})
+        # the slope of what all trials have on what halves have, and of the root on what is under it
+        slope = rate / (1 + (rate - 1) * there.mean()) ** 2 / (2 * value)
+        return xr.Dataset(
+            {**found, "bootstrap": ("bootstrap", value + slope * changes)}, attrs={"notes": json.dumps(notes)}
+        )
 
-    def _split_half(self, responses: xr.DataArray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return split-half agreements (split), NaN where there are none, and draws (bootstrap) of the reliability."""
+    def _split_half(self, responses: xr.DataArray, seed: int) -> tuple[np.ndarray, float, np.ndarray]:
+        """Return split-half agreements (split), NaN where there are none, how fast they grow, and their changes (bootstrap)."""
         nothing = np.full(self.n_bootstraps, np.nan)
         usable, _ = usable_neuroids(average(responses)["mean"].values)
         cube = trial_cube(responses)[0][:, :, usable]
         if len(cube) < self.least_images or cube.shape[1] < 2 or cube.shape[2] < self.least_neuroids:
-            return np.array([np.nan]), nothing
-        means, counts, _ = self._neuroids(responses, seed)
-        half = self.half_agreement(cube, np.random.default_rng([seed, _SPLIT_STREAM]))
-        # one split is enough for how the reliability changes with images and neurons
-        first, second = (
-            one[0]
-            for one in half_means(cube, half_masks(cube.shape[1], 1, np.random.default_rng([seed, _SPLIT_STREAM])))
-        )
-        whole = ~np.isnan(first).any(0) & ~np.isnan(second).any(0)
-        if whole.sum() < self.least_neuroids:
-            return half, nothing
-        pairs = self.halves(first[:, whole], second[:, whole])
-        i, j = np.triu_indices(len(means), 1)
-        images = image_counts(len(means), seed, self.n_bootstraps)
-        by_images = self.agreement(pairs[:, :1], pairs[:, 1:], images[:, i] * images[:, j])[:, 0]
-        a, b = (self.resampled(part[:, whole], counts[:, whole]) for part in (first, second))
-        by_neuroids = self.agreement(a, b, np.ones((1, len(a))))[0]
+            return np.array([np.nan]), 2.0, nothing
+        half = self.half_agreement(cube, np.random.default_rng([seed, _SPLIT_STREAM]), N_SPLITS)
         there = half[np.isfinite(half)]
-        if not there.size:
-            return half, nothing
-        reliability = float(spearman_brown(there).mean())
-        return half, two_factor(reliability, spearman_brown(by_images), spearman_brown(by_neuroids))
+        # one split is enough for how the agreement changes with images and neurons
+        mask = half_masks(cube.shape[1], 1, np.random.default_rng([seed, _SPLIT_STREAM]))
+        first, second = (one[0] for one in half_means(cube, mask))
+        whole = ~np.isnan(first).any(0) & ~np.isnan(second).any(0)
+        if whole.sum() < self.least_neuroids or not there.size:
+            return half, 2.0, nothing
+        first, second = first[:, whole], second[:, whole]
+        x, y = self.halves(first, second).T
+        pull = self.pull(x, y)
+        both = self.neuroid_pull(first, pull.first) + self.neuroid_pull(second, pull.second)
+        changes = image_changes(pull.weight, image_counts(len(cube), seed, self.n_bootstraps))
+        _, counts, of_animal, _ = self._neuroids(responses, seed)
+        changes = changes + neuroid_changes(both, counts[:, whole], of_animal[whole])
+        return half, growth(float(there.mean()), self._quarters(cube, seed)), changes
+
+    def _quarters(self, cube: np.ndarray, seed: int) -> float:
+        """Return the mean agreement of a quarter of the trials with another; NaN for fewer than 4 trials."""
+        if cube.shape[1] < 4:
+            return np.nan
+        rng = np.random.default_rng([seed, _QUARTER_STREAM])
+        masks = half_masks(cube.shape[1], N_SPLITS, rng)
+        found = np.concatenate([self.half_agreement(cube[:, mask], rng, 1) for mask in masks])
+        there = found[np.isfinite(found)]
+        return float(there.mean()) if there.size else np.nan
+
+
+def _deviations(pairs: np.ndarray) -> np.ndarray:
+    """Return what is left of pairs (pair) after their mean; 0 where that is rounding."""
+    left = pairs - pairs.mean()
+    return np.asarray(left if np.ptp(pairs) > len(pairs) * _EPS * np.abs(pairs).max() else np.zeros(len(pairs)))
 
 
 def make_partitions(n_stimuli: int, repeats: int, seed: int) -> Iterator[Partition]:

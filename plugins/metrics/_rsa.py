@@ -85,7 +85,7 @@ def _correlations(regressors: Regressors, moments: Moments, blocks: np.ndarray) 
 class Rsa(RdmMetric):
     """Classical RSA of the best layer, leak-free; parameters as those of RdmMetric."""
 
-    version = 1
+    version = 2
 
     def __init__(self, *, repeats: int = 10, **options: int) -> None:
         super().__init__(best_layer, repeats=repeats, **options)
