@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import xarray as xr
@@ -24,20 +25,26 @@ _CONSTANT = 1e-12
 
 
 def best_layer(
+    prepare: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
+    agreements: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
     layers: LayerRdms,
     sites: Mapping[str, np.ndarray],
     labels: np.ndarray,
     partitions: Sequence[Partition],
     progress: Progress,
 ) -> dict[str, Outcome]:
-    """Choose the layer of highest CKA with the site among training images; its CKA among the images held out.
+    """Choose the layer that agrees best with the site among training images; its agreement among the images held out.
 
     Parameters
     ----------
+    prepare : callable
+        (all pairs of the layers, their places, some images) -> what is compared of the layers, (layer, pair).
+    agreements : callable
+        (that, the site's matrix, labels of these images) -> agreement (layer, relabelling).
     layers : LayerRdms
-        ``pairs`` are the upper triangles of the Grams.
+        ``pairs`` are the upper triangles of their matrices.
     sites : mapping of site to float64 (stimulus, stimulus_b)
-        Grams.
+        Matrices.
     labels : int (stimulus, 1 + permutation)
     partitions : sequence of Partition
     progress : Progress
@@ -60,11 +67,11 @@ def best_layer(
         for fold in range(partition.n_folds):
             inside = np.flatnonzero(partition.fold == fold)
             outside = np.flatnonzero(partition.fold != fold)
-            train, test = (_u_centred_pairs(layers.pairs, place, some) for some in (outside, inside))
+            train, test = (prepare(layers.pairs, place, some) for some in (outside, inside))
             pair = place[np.ix_(inside, inside)][np.triu_indices(len(inside), 1)]
             for site, values in sites.items():
-                chosen = _cka(train, values, labels[outside]).argmax(0)
-                r[site].append(_cka(test, values, labels[inside])[chosen, np.arange(len(chosen))])
+                chosen = agreements(train, values, labels[outside]).argmax(0)
+                r[site].append(agreements(test, values, labels[inside])[chosen, np.arange(len(chosen))])
                 share[site][chosen[0]] += 1
                 held[site].append(Held(pair, test[chosen[0]]))
         for _ in sites:
@@ -123,7 +130,7 @@ class Cka(RdmMetric):
     least_neuroids = 1
 
     def __init__(self, *, repeats: int = 10, **options: int) -> None:
-        super().__init__(best_layer, repeats=repeats, **options)
+        super().__init__(partial(best_layer, _u_centred_pairs, _cka), repeats=repeats, **options)
 
     @property
     def definition(self) -> dict[str, object]:
