@@ -188,7 +188,7 @@ def test_json_in_a_file_comes_beside_the_tables(against: Compare, tmp_path: Path
 @pytest.fixture
 def toys(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     found = discover([str(TOY)])
-    monkeypatch.setattr("mousebench.api.discover", lambda: found)
+    monkeypatch.setattr("mousebench.api.discover", lambda **_: found)
 
 
 @pytest.mark.usefixtures("toys")

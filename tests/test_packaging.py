@@ -77,8 +77,9 @@ def test_the_wheel_holds_every_module_and_the_registry(wheel: ZipFile) -> None:
     assert len(modules) > 30
     assert modules <= names
     assert "mousebench/py.typed" in names
-    templates = {f"mousebench/templates/{path.name}" for path in (ROOT / "mousebench" / "templates").iterdir()}
-    assert len(templates) == 9
+    folder = ROOT / "mousebench" / "templates"
+    templates = {f"mousebench/templates/{path.relative_to(folder).as_posix()}" for path in folder.rglob("*.*")}
+    assert len(templates) > 15
     assert templates <= names
     assert wheel.read("mousebench/registry.yaml") == (ROOT / "registry.yaml").read_bytes()
 

@@ -173,7 +173,7 @@ def test_the_command_reports_what_was_scored(cli: Cli, tmp_path: Path) -> None:
     stored = analysis.collect(tmp_path / "results", "sim-ns", "rsa-nnls")["score"]
     for site, model, score, *_ in section(content, "best-rsa-nnls")["tables"][0]["rows"]:
         assert score == pytest.approx(float(stored.sel(site=site).max()))
-        assert model == str(stored["model"].values[stored.sel(site=site).argmax()])
+        assert model == str(stored["model"].values[stored.sel(site=site).values.argmax()])
     nothing = section(content, "nothing")["tables"][0]["rows"]
     assert nothing[-1][1] < nothing[0][1] < 0
 

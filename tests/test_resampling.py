@@ -257,6 +257,7 @@ def row_of(score: xr.Dataset, ceiling: xr.Dataset, target: xr.DataArray, seed: i
         ceilings={"S": ceiling},
         targets={"S": target},
         target_hashes={"S": "0"},
+        whole={},
         seed=seed,
         stimuli=xr.DataArray(np.zeros(4), dims="stimulus"),
         metric=SimpleNamespace(thing=SimpleNamespace(normalisation="ratio")),
