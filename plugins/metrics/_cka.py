@@ -189,7 +189,8 @@ class Cka(RdmMetric):
         U-centring leaves n (n - 3) / 2 of n (n - 1) / 2 directions, so squares of influences are that much too small.
         """
         n = _n_stimuli(len(x))
-        found = cosine_pull(*_u_centred_columns(np.column_stack([x, y])).T, about)
+        x, y = _u_centred_columns(np.column_stack([x, y])).T
+        found = cosine_pull(x, y, about)
         return replace(found, weight=found.weight * np.sqrt((n - 1) / (n - 3)))
 
     def neuroid_pull(self, means: np.ndarray, value: np.ndarray) -> NeuroidPull:

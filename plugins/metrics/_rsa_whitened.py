@@ -100,7 +100,8 @@ class WhitenedRsa(RdmMetric):
 
     def pull(self, x: np.ndarray, y: np.ndarray, about: float | None = None) -> Pull:
         """Return how whitened r moves; V^-1/2 is its own transpose."""
-        found = cosine_pull(*whitened(np.column_stack([x, y])).T, about)
+        x, y = whitened(np.column_stack([x, y])).T
+        found = cosine_pull(x, y, about)
         first, second = whitened(np.column_stack([found.first, found.second])).T
         return Pull(found.weight, first, second)
 
