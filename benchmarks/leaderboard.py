@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -39,14 +40,16 @@ def command(*arguments: str | Path, home: Path) -> str:
     return f"{time.perf_counter() - start:.2f} s, {cpu:.2f} s of processor time"
 
 
-def written(top: Path, n_models: int, n_layers: int = 60) -> tuple[str, ...]:
+def written(
+    top: Path, n_models: int, metrics: Sequence[str] = METRICS, n_layers: int = 60, n_draws: int = 1000
+) -> tuple[str, ...]:
     """Store results of many models, and return the options of the command."""
-    settings = {"sites": SITES, "n_layers": n_layers, "n_draws": 1000}
-    nets = boards.zoo(top / "results", n_models, METRICS, **settings)
-    for metric in METRICS:  # the controls of the zoo have other sites
+    settings = {"sites": SITES, "n_layers": n_layers, "n_draws": n_draws}
+    nets = boards.zoo(top / "results", n_models, metrics, **settings)
+    for metric in metrics:  # the controls of the zoo have other sites
         for name in ("pixels", "noise"):
             boards.put(top / "results", boards.result(name, 0.1, metric=metric, **settings))
-    boards.registry(top / "registry.yaml", [*nets, "another", "pixels", "noise"], METRICS)
+    boards.registry(top / "registry.yaml", [*nets, "another", "pixels", "noise"], metrics)
     return ("--results", str(top / "results"), "--registry", str(top / "registry.yaml"))
 
 
@@ -85,7 +88,8 @@ def in_a_browser(top: Path) -> None:
     """Weigh the first page with 200 models, and time it until it is sorted and filtered by scripts."""
     from selenium import webdriver
 
-    place, home = written(top, 200, n_layers=1), top / "home"  # layers are drawn on other pages
+    # a page is one benchmark and metric; layers are drawn on other pages
+    place, home = written(top, 200, METRICS[:1], n_layers=1, n_draws=100), top / "home"
     command(*place, "--no-score", "--html", top / "site", home=home)
     page = top / "site" / "index.html"
     text = page.read_text(encoding="utf-8")
