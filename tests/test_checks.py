@@ -23,7 +23,7 @@ SIM = "scores sim-ns in range"
 @lru_cache(maxsize=1)
 def found() -> Catalogue:
     ours = [point for point in entry_points(group="mousebench") if point.dist and point.dist.name == "mousebench"]
-    return discover([BAD], installed=ours)
+    return discover([BAD], installed=ours, trust=True)
 
 
 def outcomes(identifier: str, *names: str) -> dict[str, Outcome]:

@@ -47,7 +47,7 @@ def test_one_file_passes_its_checks_as_it_is_written(cli: Cli, here: Path, kind:
     assert (done.code, done.err) == (0, "")
     assert files(here) == [Path("my_thing.py"), Path("test_my_thing.py")]
     assert "mousebench --plugin my_thing.py check my-thing" in done.out
-    found = discover([here / "my_thing.py"])
+    found = discover([here / "my_thing.py"], trust=True)
     (entry,) = entries_of("my-thing", found)
     slow = ("same in a fresh process", "scores sim-ns in range")
     checks = [check for check in checks_of(entry, "my-thing", found) if check.name not in slow]
@@ -70,7 +70,7 @@ def test_a_package_declares_what_it_says(cli: Cli, here: Path, kind: str, monkey
 import sys; sys.path.insert(0, {str(top / "src")!r})
 from importlib.metadata import EntryPoint
 from mousebench.plugins import discover
-found = discover(installed=[EntryPoint("my-thing", "mouse_things", "mousebench")])
+found = discover(installed=[EntryPoint("my-thing", "mouse_things", "mousebench")], trust=True)
 assert not found.broken, found.broken
 assert not {{"numpy", "torch", "xarray"}} & set(sys.modules)
 found.load({f"{kind}s"!r}, "my-thing")

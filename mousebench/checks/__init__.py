@@ -11,15 +11,16 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
-from mousebench.errors import MousebenchError, UnknownIdentifier, did_you_mean
-from mousebench.plugins import KINDS, Catalogue, cause_of, local_model, split_local_model
+from mousebench.errors import ContractViolation, MousebenchError, UnknownIdentifier, did_you_mean
+from mousebench.plugins import KINDS, Catalogue, cause_of, local_model, reference, split_local_model
 
 if TYPE_CHECKING:
     from mousebench.plugins import Entry
+    from mousebench.progress import Progress
 
 OK, FAILED, SKIPPED = "ok", "FAIL", "skipped"
 CONTRACT = "what is asked for: docs/plugin-model.md, plugin-benchmark.md, plugin-metric.md"
@@ -73,7 +74,7 @@ def entries_of(identifier: str, found: Catalogue) -> list[Entry]:
     """
     local = split_local_model(identifier)
     if local is not None:
-        return [local_model(*local)]
+        return [local_model(*local, trust=found.trust)]
     kinds = [kind for kind in KINDS if found.has(kind, identifier)]
     if not kinds:
         known = [name for kind in KINDS for name in found.identifiers(kind)]
@@ -134,5 +135,57 @@ def perform(checks: Sequence[Check], *, debug: bool = False) -> Iterator[Outcome
         except (Exception, SystemExit) as error:
             if debug:
                 raise
-            state, message, hint = FAILED, cause_of(error), "this is the plugin's own error; --debug shows where"
+            state, message, hint = (
+                FAILED,
+                cause_of(error),
+                "the plugin's own error; --trust-plugins --debug shows where",
+            )
         yield Outcome(check.name, state, message, hint, round(time.monotonic() - begin, 3))
+
+
+def perform_in_isolation(entry: Entry, identifier: str, progress: Progress) -> list[Outcome]:
+    """Run the checks of a plugin of others in a process of its own, all of them there.
+
+    What comes back is looked at, but the plugin is there while it is made: it could say that all is well.
+
+    Raises
+    ------
+    MousebenchError
+        If the process hangs, eats memory, or ends; or if it gives no outcomes.
+    """
+    from mousebench.isolation.remote import call
+
+    local = split_local_model(identifier)
+    where = reference(entry.plugin, None if local is None else local[1])
+    if local is not None:
+        identifier = f"{entry.plugin.file}:{local[1]}"  # the process works in another folder
+    arguments = {"kind": entry.kind, "identifier": identifier}
+    rows = call(where, f"{__name__}:beside_the_plugin", arguments, doing="to run its checks", progress=progress)
+    return [_outcome(row) for row in (rows if isinstance(rows, list) else [None])]
+
+
+def beside_the_plugin(found: Catalogue, arguments: Mapping[str, Any], progress: Progress) -> list[dict[str, Any]]:
+    """Run the checks in the process of the plugin, and return what comes of them as plain data."""
+    identifier = arguments["identifier"]
+    rows = []
+    for entry in entries_of(identifier, found):
+        if entry.kind == arguments["kind"]:
+            checks = checks_of(entry, identifier, found)
+            progress.start(f"checks of {identifier}", len(checks))
+            for outcome in perform(checks):
+                rows.append(asdict(outcome))
+                progress.advance(1)
+            progress.finish()
+    return rows
+
+
+def _outcome(row: Any) -> Outcome:
+    """Return one outcome that a plugin's process sent; nothing of it is taken on trust."""
+    from mousebench.isolation.process import plain
+
+    texts = ("name", "message", "hint")
+    good = isinstance(row, dict) and row.get("state") in (OK, FAILED, SKIPPED) and isinstance(row.get("seconds"), float)
+    if not good or not all(isinstance(row.get(name), str) for name in texts):
+        raise ContractViolation("the plugin's process gives something else than what came of its checks")
+    name, message, hint = (plain(row[name]) for name in texts)
+    return Outcome(name, row["state"], message, hint, row["seconds"])

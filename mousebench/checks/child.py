@@ -1,6 +1,7 @@
 """What checks do in a fresh process: ``python -m mousebench.checks.child`` with a request in JSON on stdin.
 
-Nothing heavy is imported at the top: the first thing that is looked at is what a plugin itself imports.
+It imports the plugin as it is: it is started where the plugin may run, by a process that is isolated itself if the
+plugin is not trusted. Nothing heavy is imported at the top: the first thing that is looked at is what a plugin itself imports.
 """
 
 from __future__ import annotations
@@ -47,23 +48,28 @@ def _top_packages() -> set[str]:
 
 def _discovered(request: dict[str, Any]) -> Catalogue:
     if request["file"]:
-        return discover([request["file"]], installed=())
-    return discover((), installed=[EntryPoint(request["plugin"], request["module"], GROUP)])
+        return discover([request["file"]], installed=(), trust=True)
+    return discover((), installed=[EntryPoint(request["plugin"], request["module"], GROUP)], trust=True)
+
+
+def _load(request: dict[str, Any]) -> Any:
+    entry = _entry(request)
+    return entry.load(entry.spec.identifier if split_local_model(request["identifier"]) else request["identifier"])
 
 
 def _entry(request: dict[str, Any]) -> Entry:
     local = split_local_model(request["identifier"])
-    return local_model(*local) if local else _discovered(request).find(request["kind"], request["identifier"])
+    return (
+        local_model(*local, trust=True) if local else _discovered(request).find(request["kind"], request["identifier"])
+    )
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     """Load the model, give it the test images, and leave fingerprint and Grams."""
     from mousebench.checks.images import layers_of, make_images
-    from mousebench.scoring import as_model
+    from mousebench.models import as_model
 
-    identifier = request["identifier"]
-    entry = _entry(request)
-    model = as_model(entry.load(entry.spec.identifier if entry.plugin.name == "unregistered" else identifier))
+    model = as_model(_load(request))
     dataset = layers_of(model, make_images()).dataset
     return {
         "fingerprint": dict(model.fingerprint),
@@ -77,7 +83,7 @@ def read(request: dict[str, Any]) -> dict[str, Any]:
     from mousebench.errors import MissingData
 
     sys.addaudithook(_no_connection)
-    benchmark = _entry(request).load(request["identifier"])
+    benchmark = _load(request)
     try:
         benchmark.stimuli()
     except MissingData as error:

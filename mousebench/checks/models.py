@@ -15,8 +15,9 @@ from mousebench.checks.images import N_IMAGES, layers_of, make_images
 from mousebench.checks.shared import PluginChecks
 from mousebench.comparison import Comparison, Named
 from mousebench.errors import CheckFailed, MousebenchError, NotDeterministic, OutOfStep
+from mousebench.models import as_model
 from mousebench.representations import NOT_FINITE, Layers
-from mousebench.scoring import as_model, score_model
+from mousebench.scoring import score_model
 
 SIM, SIM_SITE, SIM_METRIC = "sim-ns", "VISp.L6", "rsa-nnls"  # the site of fewest neurons: quick
 SAME = 1e-6  # the same images again: nothing but rounding may differ

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,12 +54,17 @@ def _check_one(options: argparse.Namespace, found: Catalogue) -> int:
 
 
 def _outcomes(options: argparse.Namespace, found: Catalogue) -> Iterator[tuple[str, Outcome]]:
-    from mousebench.checks import checks_of, entries_of, perform
+    from mousebench.checks import checks_of, entries_of, perform, perform_in_isolation
+    from mousebench.progress import progress_for_stderr
 
     for entry in entries_of(options.identifier, found):
         if not options.json:
-            print(f"{entry.kind[:-1]} {options.identifier}, of {entry.plugin}")
-        for outcome in perform(checks_of(entry, options.identifier, found), debug=options.debug):
+            print(f"{entry.kind[:-1]} {options.identifier}, of {entry.plugin}", flush=True)
+        if entry.plugin.isolated:
+            outcomes: Iterable[Outcome] = perform_in_isolation(entry, options.identifier, progress_for_stderr())
+        else:
+            outcomes = perform(checks_of(entry, options.identifier, found), debug=options.debug)
+        for outcome in outcomes:
             yield entry.kind, outcome
 
 
