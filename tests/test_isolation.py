@@ -116,6 +116,7 @@ def mousebench_metrics():
 """
 
 
+@pytest.mark.slow
 def test_a_plugin_of_others_gives_the_same_result_as_in_this_process(
     cli: Cli, environment: Environment, tmp_path: Path
 ) -> None:
@@ -143,7 +144,8 @@ def same_either_way(cli: Cli, tmp_path: Path, file: Path, *arguments: str) -> No
         # the file of a class is told where the class is: in the plugin's process, whose ``source`` holds its hash
         kinds = ("model", "benchmark", "metric")
         assert [provenances[0][kind].pop("class") for kind in kinds] == [{}] * 3
-        assert any([provenances[1][kind].pop("class") for kind in kinds])
+        here = [provenances[1][kind].pop("class") for kind in kinds]
+        assert any(here)
         assert provenances[0] == provenances[1]
 
 
