@@ -6,6 +6,8 @@ import dataclasses
 import json
 import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -242,6 +244,23 @@ def test_a_process_that_was_closed_starts_again(hostile: Catalogue) -> None:
     again = model.reduce(images())
     assert np.array_equal(first.layers[0].gram, again.layers[0].gram)
     model.close()
+
+
+def test_nothing_is_left_when_who_started_it_is_killed(tmp_path: Path) -> None:
+    code = (
+        "import sys, time, tempfile; tempfile.tempdir = sys.argv[1]\n"
+        "from mousebench.isolation.process import Process\n"
+        "process = Process('a plugin'); print(process._warden.pid, flush=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "tmp")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as started:
+        assert started.stdout is not None
+        warden = int(started.stdout.readline())
+        started.kill()
+    until = time.monotonic() + 60
+    while time.monotonic() < until and (Path(f"/proc/{warden}").exists() or list((tmp_path / "tmp").iterdir())):
+        time.sleep(0.02)
+    assert not list((tmp_path / "tmp").iterdir())
 
 
 # to declare -----------------------------------------------------------------------------------------------------------
