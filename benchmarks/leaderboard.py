@@ -88,9 +88,17 @@ def in_a_browser(top: Path) -> None:
     """Weigh the first page with 200 models, and time it until it is sorted and filtered by scripts."""
     from selenium import webdriver
 
-    # a page is one benchmark and metric; layers are drawn on other pages
-    place, home = written(top, 200, METRICS[:1], n_layers=1, n_draws=100), top / "home"
-    command(*place, "--no-score", "--html", top / "site", home=home)
+    from mousebench import board
+    from mousebench.registry import read_registry
+    from mousebench.site import pages
+
+    os.environ["MOUSEBENCH_HOME"] = str(top / "home")
+    written(top, 200, METRICS[:1], n_layers=1, n_draws=100)
+    (top / "site").mkdir()
+    for name, text in pages(board.make(top / "results", read_registry(top / "registry.yaml"))):
+        if "/" in name:
+            break  # the pages of models come last, and are not weighed
+        (top / "site" / name).write_text(text, encoding="utf-8")
     page = top / "site" / "index.html"
     text = page.read_text(encoding="utf-8")
     plots = sum(len(part.partition("</figure>")[0]) for part in text.split("<figure>")[1:])
