@@ -75,7 +75,7 @@ def module_name(path: Path, root: Path) -> str:
 
 
 def stale_results(found: Catalogue, results: Path) -> list[Problem]:
-    """Return the results that cannot be read, or would come out otherwise now; those of local models are nobody's."""
+    """Return the results that cannot be read, or would come out otherwise now; those of local plugins are nobody's."""
     return [problem for path in sorted(results.glob("*/v*/*/*.nc")) for problem in _stale(path, results, found)]
 
 
@@ -85,7 +85,7 @@ def _stale(path: Path, results: Path, found: Catalogue) -> Iterator[Problem]:
         about = store.read(path).attrs
         provenance = json.loads(about["provenance"])
         parts = {kind: str(about[kind[:-1]]) for kind in ("models", "benchmarks", "metrics")}
-        if provenance["plugin"] == LOCAL:
+        if any(provenance[kind[:-1]]["distribution"] == LOCAL for kind in parts):
             return
     except StoreError as error:
         yield Problem(error.message, error.hint)
