@@ -14,12 +14,12 @@ from mousebench.comparison import Named
 from mousebench.plugins import Catalogue
 from mousebench.progress import Progress
 from mousebench.representations import images_of
-from mousebench.verdicts import PUBLISHED, Check, judged, measure, named_right
+from mousebench.verdicts import SLOW, Check, judged, measure, named_right
 from mousebench.worlds import as_layers
 
 BENCHMARK, TRUTH, FEATURES = "sim-ns", "sim-truth", "sim-features"
 MAX_NEUROIDS = 40  # of a site
-PUBLISHED_SITES = 3  # published recipes are slow, and not judged
+SLOW_SITES = 3  # of a metric that is slow, and not judged
 
 
 class Fewer:
@@ -108,7 +108,7 @@ class Anchors:
         there = self.found.has("benchmarks", BENCHMARK) and all(self.found.has("models", m) for m in (TRUTH, FEATURES))
         if not there or "responses" not in metric.thing.accepts:
             return []
-        sites = self.benchmark.sites[:PUBLISHED_SITES] if metric.identifier in PUBLISHED else self.benchmark.sites
+        sites = self.benchmark.sites[:SLOW_SITES] if metric.identifier in SLOW else self.benchmark.sites
         benchmark, layers = self.benchmark.only(sites), {site: self.truth[site] for site in sites}
         self.progress.start(f"{metric.identifier}: {TRUTH} and {FEATURES} on {BENCHMARK}", 2)
         truth = measure(metric, benchmark, layers, seed, ceiling_draws=False)

@@ -19,7 +19,7 @@ from mousebench.oracles import ORACLES, Case
 from mousebench.progress import Progress
 from mousebench.verdicts import (
     NO_DRAWS,
-    PUBLISHED,
+    SLOW,
     Check,
     Measured,
     asked_for,
@@ -31,7 +31,7 @@ from mousebench.verdicts import (
 )
 from mousebench.worlds import SITE, Sample, World, as_layers, as_rdm
 
-PUBLISHED_SHARE = 20  # of the worlds one in twenty for a published recipe: nothing is judged, and they are slow
+SLOW_SHARE = 20  # of the worlds one in twenty for a metric that is slow, and not judged
 N_PERMUTATIONS = 20  # p < .05 if none of 20 reaches raw, in 1 of 21 worlds by chance
 N_BOOTSTRAPS = 400
 
@@ -102,7 +102,7 @@ def validate(
     """
     report = Report(n_worlds, seed)
     for metric in metrics:
-        n = n_worlds if metric.identifier not in PUBLISHED else max(2, n_worlds // PUBLISHED_SHARE)
+        n = n_worlds if metric.identifier not in SLOW else max(2, n_worlds // SLOW_SHARE)
         report.checks += null_checks(metric, 2 * n, seed, progress)
         report.checks += coverage_checks(metric, n, seed, progress)
         report.checks += anchors(metric)

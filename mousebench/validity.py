@@ -8,19 +8,19 @@ import numpy as np
 from scipy import stats
 
 from mousebench import __version__
-from mousebench.anchors import MAX_NEUROIDS, PUBLISHED_SITES
+from mousebench.anchors import MAX_NEUROIDS, SLOW_SITES
 from mousebench.validation import (
     N_BOOTSTRAPS,
     N_PERMUTATIONS,
     NULL_WORLD,
     ORACLE_WORLD,
-    PUBLISHED_SHARE,
+    SLOW_SHARE,
     WORLD,
     Report,
     agreement,
     n_ladders,
 )
-from mousebench.verdicts import N_HALVES, PUBLISHED, Check
+from mousebench.verdicts import N_HALVES, PUBLISHED, SLOW, Check
 
 _TITLES = {
     "null": "Chance: what a model that knows nothing scores",
@@ -60,8 +60,9 @@ def _head(report: Report, command: str) -> str:
         "Every figure comes from simulated data whose answer is known. A cell shows the value, its 95 % Monte Carlo interval in "
         "brackets (from the number of worlds), and whether it is within the bounds that the head of the column asks for: yes, **no**, or "
         "unclear, where it lies outside by less than its Monte Carlo error. Published recipes "
-        f"({', '.join(sorted(PUBLISHED))}) define their score themselves; what they give is shown, and not judged, from one world in "
-        f"{PUBLISHED_SHARE} of those named below and from {PUBLISHED_SITES} sites of `sim-ns`, for some are slow; `pls-nayebi` with {N_HALVES} halvings of the trials.",
+        f"({', '.join(sorted(PUBLISHED))}) define their score themselves; what they give is shown, and not judged. "
+        f"{' and '.join(sorted(SLOW))} are slow: where they are here, from one world in {SLOW_SHARE} of those named below and from {SLOW_SITES} sites "
+        f"of `sim-ns`, pls-nayebi with {N_HALVES} halvings of the trials.",
         f"Of {len(judged)} figures that are judged, {len(judged) - len(failed) - len(unclear)} hold, {len(unclear)} are unclear, {len(failed)} do not hold"
         + (f": {'; '.join(_said(check) for check in failed)}." if failed else "."),
     ]

@@ -18,6 +18,7 @@ from mousebench.scoring import compare
 
 # recipes that define their score as published: what they give is shown, and not judged
 PUBLISHED = frozenset({"rsa-nnls-published", "pls-brainscore", "pls-nayebi"})
+SLOW = frozenset({"pls-brainscore", "pls-nayebi"})  # of these, joint fits of many neurons that are made anew very often
 NO_DRAWS = 2  # where an interval is not asked for
 N_HALVES = 4
 _MONTE_CARLO = 0.95
