@@ -19,6 +19,12 @@ from mousebench.cli import main
 TOY = Path(__file__).with_name("toy.py")
 
 
+def pytest_configure() -> None:
+    """Give torch, and the processes that tests start, one thread each where tests run in a process a core."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Keep every test away from the user's home folder, settings and network; they are put back afterwards."""

@@ -147,6 +147,7 @@ def test_every_check_is_seen_to_fail() -> None:
     assert {row[1] for row in BROKEN} | elsewhere == names
 
 
+@pytest.mark.slow
 def test_what_a_fresh_process_finds() -> None:
     heavy = outcomes("m-other-process", "declares lightly")["declares lightly"]
     assert heavy.state == FAILED
@@ -193,6 +194,7 @@ def test_an_unknown_identifier_names_the_closest() -> None:
 # the command ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_says_one_line_a_check_and_exits_1(cli: Cli) -> None:
     done = cli("--plugin", BAD, "check", "b-once")
     assert done.code == 1

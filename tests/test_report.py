@@ -10,7 +10,7 @@ from conftest import Cli, files
 from test_analysis import CLUSTERS, SITES, facts, rdms, result
 
 from mousebench import analysis
-from mousebench.report import build, figures
+from mousebench.report import build, figures, page
 from mousebench.report.content import number, plain
 
 pytest.importorskip("matplotlib")
@@ -47,44 +47,49 @@ def content(full: build.Inputs) -> dict:
     return build.as_json(full, build.make_sections(full, n_splits=4))
 
 
+@pytest.fixture(scope="module")
+def folder(content: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a report, written once: figures take seconds to draw."""
+    out = tmp_path_factory.mktemp("report")
+    written = build.write(content, out)
+    assert set(files(out)) == {path.relative_to(out) for path in written}
+    return out
+
+
 def section(content: dict, name: str) -> dict:
     (found,) = (one for one in content["sections"] if one["name"] == name)
     return found
 
 
-def test_the_report_is_one_page_with_everything_beside_it(content: dict, tmp_path: Path) -> None:
-    written = build.write(content, tmp_path)
-    assert json.loads((tmp_path / "report.json").read_text()) == content
-    page = (tmp_path / "index.html").read_text()
+def test_the_report_is_one_page_with_everything_beside_it(content: dict, folder: Path) -> None:
+    assert json.loads((folder / "report.json").read_text()) == content
+    text = (folder / "index.html").read_text()
     for one in content["sections"]:
-        assert f'id="{one["name"]}"' in page
+        assert f'id="{one["name"]}"' in text
         for table in one["tables"]:
-            text = (tmp_path / "tables" / f"{table['name']}.csv").read_text()
-            rows = list(csv.reader(text.splitlines()))
+            lines = (folder / "tables" / f"{table['name']}.csv").read_text().splitlines()
+            rows = list(csv.reader(lines))
             assert rows[0] == table["columns"]
             assert len(rows) == len(table["rows"]) + 1
         for figure in one["figures"]:
-            assert (tmp_path / "figures" / f"{figure['name']}.png").read_bytes().startswith(b"\x89PNG")
-    assert set(files(tmp_path)) == {path.relative_to(tmp_path) for path in written}
-    assert "<script" not in page
-    assert 'src="http' not in page
-    assert "@import" not in page
+            assert (folder / "figures" / f"{figure['name']}.png").read_bytes().startswith(b"\x89PNG")
+    assert "<script" not in text
+    assert 'src="http' not in text
+    assert "@import" not in text
 
 
-def test_the_same_results_give_the_same_bytes(content: dict, full: build.Inputs, tmp_path: Path) -> None:
-    again = build.as_json(full, build.make_sections(full, n_splits=4))
-    build.write(content, tmp_path / "a")
-    build.write(again, tmp_path / "b")
-    for name in files(tmp_path / "a"):
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+def test_the_same_results_give_the_same_bytes(folder: Path, full: build.Inputs, tmp_path: Path) -> None:
+    build.write(build.as_json(full, build.make_sections(full, n_splits=4)), tmp_path)
+    assert files(tmp_path) == files(folder)
+    for name in files(tmp_path):
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
 
 
-def test_numbers_of_the_page_are_those_of_the_json(content: dict, tmp_path: Path) -> None:
-    build.write(content, tmp_path)
-    page = (tmp_path / "index.html").read_text()
+def test_numbers_of_the_page_are_those_of_the_json(content: dict, folder: Path) -> None:
+    text = (folder / "index.html").read_text()
     rows = section(content, "tasks-latent-rsa-nnls")["tables"][0]["rows"]
     for row in rows:
-        assert f'<td class="n">{number(row[2])}</td>' in page
+        assert f'<td class="n">{number(row[2])}</td>' in text
 
 
 def test_the_best_task_is_the_planted_one(content: dict) -> None:
@@ -93,13 +98,12 @@ def test_the_best_task_is_the_planted_one(content: dict) -> None:
     assert "c2 (C)" in found["text"][0]
 
 
-def test_what_is_missing_is_a_marked_gap(content: dict, tmp_path: Path) -> None:
+def test_what_is_missing_is_a_marked_gap(content: dict, folder: Path) -> None:
     gaps = section(content, "architectures-rsa-nnls")["gaps"]
     assert "resnet18" in gaps[0]
     assert "vgg16" in gaps[0]
     assert any("7 of 24" in gap for gap in section(content, "signatures")["gaps"])
-    build.write(content, tmp_path)
-    assert "Gap: 7 of 24" in (tmp_path / "index.html").read_text()
+    assert "Gap: 7 of 24" in (folder / "index.html").read_text()
 
 
 @pytest.mark.parametrize("models", [{"pixels": 0.1}, {"alexnet": 0.3}, {"alexnet-random": 0.2, "pixels": 0.1}])
@@ -114,16 +118,15 @@ def test_names_are_escaped(tmp_path: Path) -> None:
     bad = inputs({"<script>alert(1)</script>": 0.3, "pixels": 0.1})
     content = build.as_json(bad, build.make_sections(bad, n_splits=2))
     build.write(content, tmp_path)
-    page = (tmp_path / "index.html").read_text()
-    assert "<script>alert" not in page
-    assert "&lt;script&gt;alert(1)" in page
+    text = (tmp_path / "index.html").read_text()
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert(1)" in text
 
 
-def test_simulated_data_have_a_banner(content: dict, tmp_path: Path) -> None:
-    build.write({**content, "simulated": False}, tmp_path / "real")
-    build.write(content, tmp_path / "simulated")
-    assert "Simulated data" in (tmp_path / "simulated" / "index.html").read_text()
-    assert "Simulated data" not in (tmp_path / "real" / "index.html").read_text()
+def test_simulated_data_have_a_banner() -> None:
+    about = {"benchmark": "b", "metrics": {}, "notes": [], "sections": []}
+    assert "Simulated data" in page.render({**about, "simulated": True}, {})
+    assert "Simulated data" not in page.render({**about, "simulated": False}, {})
 
 
 def test_plain_data_have_no_numpy_and_no_nan() -> None:
@@ -152,6 +155,7 @@ def test_figures_of_nothing_are_drawn(kind: str, data: dict) -> None:
     assert len(png) > 500
 
 
+@pytest.mark.slow
 def test_the_command_reports_what_was_scored(cli: Cli, tmp_path: Path) -> None:
     site = ("--site", "VISp.L6,VISl.L6")
     results = ("--results", tmp_path / "results")
