@@ -5,9 +5,14 @@ Splits are over repetitions, one shuffle a split shared by all stimuli and neuro
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from mousebench.linalg import CONSTANT, correlation_rdm, gram, pearson_columns, upper_triangle
+from mousebench.threads import each
+
+_TOGETHER = 10  # splits at a time, whose means are held
 
 
 def spearman_brown(r: np.ndarray | float) -> np.ndarray:
@@ -53,32 +58,68 @@ def half_masks(n_repetitions: int, n_splits: int, rng: np.random.Generator) -> n
 
 
 def half_means(cube: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the means of both halves of every split.
+    """Return the means of both halves of every split, float64 (split, stimulus, neuroid) each; see ``subset_means``."""
+    first, second = subset_means(cube, masks, ~masks)
+    return first, second
+
+
+def subset_means(cube: np.ndarray, *subsets: np.ndarray) -> list[np.ndarray]:
+    """Return the means of some of the trials.
 
     Parameters
     ----------
     cube : (stimulus, repetition, neuroid)
         NaN is a missing trial.
-    masks : bool (split, repetition)
+    *subsets : bool (split, repetition)
+        Which repetitions count.
 
     Returns
     -------
-    first, second : float64 (split, stimulus, neuroid)
-        NaN where a half has no trial of a stimulus.
+    list of float64 (split, stimulus, neuroid)
+        NaN where a subset has no trial of a stimulus.
     """
     there = ~np.isnan(cube)
     complete = bool(there.all())
     values = cube if complete else np.where(there, cube, 0)
     means = []
-    for half in (masks, ~masks):
-        weight = half.astype(np.float64)
+    for subset in subsets:
+        weight = subset.astype(np.float64)
         total = np.einsum("pr,srn->psn", weight, values, optimize=True)
         if complete:
             means.append(total / weight.sum(1)[:, None, None])
             continue
         count = np.einsum("pr,srn->psn", weight, there.astype(np.float64), optimize=True)
         means.append(np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0))
-    return means[0], means[1]
+    return means
+
+
+def subset_agreement(
+    cube: np.ndarray, first: np.ndarray, second: np.ndarray, agreement: Callable[[np.ndarray, np.ndarray], float]
+) -> np.ndarray:
+    """Return how the means of some trials go with those of others.
+
+    Parameters
+    ----------
+    cube : (stimulus, repetition, neuroid)
+    first, second : bool (split, repetition)
+    agreement : callable
+        Of two sets of means (stimulus, neuroid). A neuroid without a trial of some stimulus in one of them is left out.
+
+    Returns
+    -------
+    float64 (split)
+        NaN where no neuroid is left.
+    """
+
+    def one(means: tuple[np.ndarray, np.ndarray]) -> float:
+        whole = ~np.isnan(means[0]).any(0) & ~np.isnan(means[1]).any(0)
+        return agreement(means[0][:, whole], means[1][:, whole]) if whole.any() else np.nan
+
+    found: list[float] = []
+    for start in range(0, len(first), _TOGETHER):
+        some = slice(start, start + _TOGETHER)
+        found += each(one, zip(*subset_means(cube, first[some], second[some]), strict=True))
+    return np.array(found)
 
 
 def neuroid_reliability(
@@ -153,13 +194,11 @@ def rdm_reliability(cube: np.ndarray, rng: np.random.Generator, n_splits: int = 
         NaN for a split in which a half has no RDM (a stimulus to which all neuroids answer alike). A neuroid without a
         trial of some stimulus in a half is left out of that split.
     """
-    values = []
-    for mask in half_masks(cube.shape[1], n_splits, rng):
-        first, second = half_means(cube, mask[None])
-        whole = ~np.isnan(first[0]).any(0) & ~np.isnan(second[0]).any(0)  # a half may lack all trials of a stimulus
-        if not whole.any():
-            values.append(np.nan)
-            continue
-        triangles = [upper_triangle(correlation_rdm(*gram([half[0][:, whole]]))) for half in (first, second)]
-        values.append(pearson_columns(triangles[0][:, None], triangles[1][:, None])[0])
-    return np.array(values)
+    masks = half_masks(cube.shape[1], n_splits, rng)
+    return subset_agreement(cube, masks, ~masks, rdm_agreement)
+
+
+def rdm_agreement(first: np.ndarray, second: np.ndarray) -> float:
+    """Return Pearson r of the correlation RDMs of two sets of means (stimulus, neuroid)."""
+    a, b = (upper_triangle(correlation_rdm(*gram([means])))[:, None] for means in (first, second))
+    return float(pearson_columns(a, b)[0])

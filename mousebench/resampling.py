@@ -19,6 +19,7 @@ N_DRAWS = 1000
 LEVEL = 0.95
 _IMAGE_STREAM = 3
 _NEUROID_STREAM = 4
+_HALVINGS = 20
 
 
 def image_counts(n_stimuli: int, seed: int, n_draws: int = N_DRAWS) -> np.ndarray:
@@ -63,6 +64,47 @@ def animals(target: xr.DataArray) -> np.ndarray:
     if "animal_id" not in target.coords:
         return np.zeros(target.sizes["neuroid"], dtype=int)
     return np.asarray(np.unique(target["animal_id"].values.astype(str), return_inverse=True)[1])
+
+
+def independent_scale(draws: np.ndarray, by_neuroids: np.ndarray, image_scale: float) -> float:
+    """Return the factor on the changes of a median over neuroids with images, beside its changes with neuroids.
+
+    An image trains as it tests, so its changes count more than once (``image_scale``, squared); but what it does to one neuroid alone,
+    which is mostly noise of trials, has moved the values of the neuroids already, and is part of how these spread. What it does
+    to all of them is what the medians of two random halves of the neuroids have in common, draw by draw. Of three counts the
+    largest is taken: neuroids and what they share of images, counted more than once; neuroids and all of images, once; and, where
+    neuroids are few and say little, images alone, counted more than once.
+
+    Parameters
+    ----------
+    draws : float64 (bootstrap, neuroid)
+        The values on resampled images.
+    by_neuroids : float64 (bootstrap)
+        The median on resampled neuroids.
+    image_scale : float
+        1 or more.
+    """
+    variance = float(np.median(draws, axis=1).var(ddof=1))
+    there = by_neuroids[np.isfinite(by_neuroids)]
+    if not variance > 0 or not there.size > 1:
+        return image_scale
+    times = image_scale**2
+    shared = min(_shared_variance(draws), variance)
+    return float(np.sqrt(max(variance, times * shared, times * variance - there.var(ddof=1)) / variance))
+
+
+def _shared_variance(draws: np.ndarray) -> float:
+    """Return the covariance over draws of the medians of two random halves of the neuroids, mean over halvings, at least 0."""
+    n = draws.shape[1]
+    if n < 2:
+        return 0.0
+    rng = np.random.default_rng(0)  # the same for all models, so that their scales differ by what they are
+    found = []
+    for _ in range(_HALVINGS):
+        order = rng.permutation(n)
+        halves = [np.median(draws[:, some], axis=1) for some in (order[: n // 2], order[n // 2 :])]
+        found.append(np.cov(*halves)[0, 1])
+    return max(float(np.mean(found)), 0.0)
 
 
 def two_factor(

@@ -13,7 +13,7 @@ from mousebench.comparison import Comparison, Named
 from mousebench.provenance import class_file, describe_plugin, environment
 from mousebench.registry import reviewed_version
 from mousebench.representations import Layers
-from mousebench.resampling import interval, neuroid_counts, two_factor, weighted_median
+from mousebench.resampling import independent_scale, interval, neuroid_counts, two_factor, weighted_median
 from mousebench.store import FORMAT, only_sites
 
 CEILING_FLOOR = 0.1  # below this ceiling a ratio says more of the noise than of the model
@@ -236,6 +236,7 @@ def _about_median(values: np.ndarray, draws: np.ndarray, counts: np.ndarray, sca
     if not there.any():
         return np.full(len(draws), np.nan)
     by_neuroids = weighted_median(np.where(there, values, np.nan), counts)
+    scale = independent_scale(draws[:, there], by_neuroids, scale)
     return two_factor(_median(values), np.median(draws[:, there], axis=1), by_neuroids, scale)
 
 

@@ -16,6 +16,7 @@ from mousebench.comparison import Comparison, Named
 from mousebench.reliability import rdm_reliability
 from mousebench.resampling import (
     image_counts,
+    independent_scale,
     interval,
     n_animals,
     neuroid_counts,
@@ -211,8 +212,38 @@ def test_draws_of_a_median_over_neuroids() -> None:
         images = np.median(draws[:, use], axis=1)
         repeated = [np.repeat(values[use], count[use]) for count in counts]
         neuroids = np.array([np.median(one) if one.size else np.nan for one in repeated])
-        expected = np.median(values[use]) + scale * (images - images.mean()) + neuroids - np.nanmean(neuroids)
+        shared = []
+        halving = np.random.default_rng(0)
+        for _ in range(20):
+            order = halving.permutation(len(use))
+            parts = [
+                np.median(draws[:, use][:, part], axis=1) for part in (order[: len(use) // 2], order[len(use) // 2 :])
+            ]
+            shared.append(np.cov(*parts)[0, 1])
+        held = np.var(neuroids[np.isfinite(neuroids)], ddof=1)
+        variance = images.var(ddof=1)
+        total = max(2 * max(np.mean(shared), 0) + held, variance + held, 2 * variance)
+        wider = np.sqrt((total - held) / variance)
+        assert 1 <= wider <= scale
+        expected = np.median(values[use]) + wider * (images - images.mean()) + neuroids - np.nanmean(neuroids)
         np.testing.assert_allclose(have, expected, rtol=0, atol=1e-12)
+
+
+def test_what_images_do_to_all_neuroids_counts_twice_and_to_one_alone_once() -> None:
+    """Planted: a change that all neuroids share, and one of each; many neuroids, so that their own averages out."""
+    rng = np.random.default_rng(0)
+    shared, own = rng.normal(size=(4000, 1)), rng.normal(size=(4000, 40))
+    neuroids = 10 * rng.normal(size=4000)  # a spread that leaves no room for the third count
+    scale = 2**0.5
+    assert independent_scale(shared + 0 * own, neuroids, scale) == pytest.approx(scale, abs=1e-6)
+    assert independent_scale(own, neuroids, scale) == 1
+    both = independent_scale(shared + 2 * own, neuroids, scale)
+    variance = 1 + np.median(2 * own, axis=1).var()
+    assert both == pytest.approx(max(1, (2 / variance) ** 0.5), abs=0.02)
+    # neuroids that say nothing of their spread: an image trains as it tests
+    assert independent_scale(own, np.zeros(4000), scale) == pytest.approx(scale, abs=1e-12)
+    assert independent_scale(own[:, :1], np.full(4000, np.nan), scale) == scale
+    assert independent_scale(np.zeros((50, 3)), neuroids[:50], scale) == scale
 
 
 def of_sites(scores: list[float], draws: np.ndarray | None) -> xr.Dataset:

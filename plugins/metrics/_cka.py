@@ -17,7 +17,6 @@ from mousebench.linalg import gram
 from mousebench.nnls import Partition
 from mousebench.progress import Progress
 from mousebench.rdms import LayerRdms, TargetRdm, usable_neuroids
-from mousebench.reliability import half_masks, half_means
 from mousebench_plugins.metrics._rdm_metric import Held, Outcome, RdmMetric, constant_outcomes, fisher_mean
 
 _CHUNK = 128  # permutations at a time: bounds the memory
@@ -197,18 +196,10 @@ class Cka(RdmMetric):
         """Return how neuroids move the agreement."""
         return gram_neuroid_pull(means, value)
 
-    def half_agreement(self, cube: np.ndarray, rng: np.random.Generator, n_splits: int) -> np.ndarray:
-        """Return the CKA (split) of half of the trials with the other half."""
-        values = []
-        for mask in half_masks(cube.shape[1], n_splits, rng):
-            first, second = (half[0] for half in half_means(cube, mask[None]))
-            whole = ~np.isnan(first).any(0) & ~np.isnan(second).any(0)
-            if not whole.any():
-                values.append(np.nan)
-                continue
-            a, b = (u_centred(gram([half[:, whole]])[0]) for half in (first, second))
-            values.append(float(a @ b))
-        return np.array(values)
+    def reliability(self, first: np.ndarray, second: np.ndarray) -> float:
+        """Return the CKA of two sets of means (stimulus, neuroid)."""
+        a, b = (u_centred(gram([means])[0]) for means in (first, second))
+        return float(a @ b)
 
     def halves(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Return the pairs (pair, 2) of the Grams of two halves."""

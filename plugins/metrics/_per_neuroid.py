@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import xarray as xr
@@ -22,6 +18,7 @@ from mousebench.rdms import usable_neuroids
 from mousebench.regression import FoldBasis, ridge, sample_basis
 from mousebench.reliability import half_masks, half_means, neuroid_reliability, spearman_brown
 from mousebench.resampling import N_DRAWS, image_counts
+from mousebench.threads import each
 from mousebench_plugins.metrics._rdm_metric import permuted_labels
 
 N_FOLDS = 5
@@ -36,9 +33,6 @@ IMAGE_SCALE = 2**0.5
 _NEUROID_STREAM = 5
 _SPLIT_STREAM = 2
 _CHOOSING_ALPHAS = np.logspace(-3, 3, 7)
-
-Item = TypeVar("Item")
-Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -76,14 +70,6 @@ class Fold:
     chosen: dict[str, str]
 
 
-def each(work: Callable[[Item], Found], items: Iterable[Item]) -> list[Found]:
-    """Return what the work gives for each item, in threads; in a worker process one after the other."""
-    if multiprocessing.parent_process() is not None:
-        return [work(item) for item in items]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(work, items))
-
-
 class PerNeuroid:
     """A metric that predicts the responses of each neuroid from a layer chosen inside the training images.
 
@@ -94,7 +80,7 @@ class PerNeuroid:
     n_permutations, n_bootstraps : int
     """
 
-    version = 1
+    version = 2
     accepts = frozenset({"responses"})
     normalisation = "ratio"
     fit_words = ""
@@ -121,11 +107,11 @@ class PerNeuroid:
             "raw": "Pearson r over the images of a held-out fold, mean over folds and repeats, by neuroid",
             "layer": "highest median leave-one-out R2 of ridge among the training images, for each fold and site",
             "layer_neuroids": MAX_CHOOSING,
-            "layer_raw": "median r of each layer, first partition: descriptive, chosen by nothing",
+            "layer_raw": "median r of each layer, first partition, the same neuroids: descriptive, chosen by nothing",
             "permutations": self.n_permutations,
-            "permuted": f"stimulus labels, maps fitted again; at most {MAX_NULL} neuroids of a site",
+            "permuted": f"stimulus labels, maps fitted again; at most {MAX_NULL} neuroids of a site, first partition",
             "bootstraps": self.n_bootstraps,
-            "resampled": "images, their changes times the root of 2 as images train too; neuroids within animals",
+            "resampled": "images, what they share over neuroids times the root of 2 as images train too; neuroids within animals",
             "ceiling": "square root of the Spearman-Brown corrected split-half reliability, by neuroid",
             "ceiling_splits": N_SPLITS,
         }
@@ -182,12 +168,13 @@ class PerNeuroid:
                             curves[name].append(curve[name])
                     progress.advance(1)
             progress.finish()
-        nulls = self._nulls(bases, found, folds, seed, progress) if folds else {}
+        nulls = self._nulls(bases, found, folds[:N_FOLDS], seed, progress) if folds else {}
         images = image_counts(n_stimuli, seed, self.n_bootstraps)
-        return {
-            name: self._result(name, site, targets[name], bases, notes, folds, held, curves, nulls, images)
-            for name, site in sites.items()
-        }
+
+        def result(name: str) -> xr.Dataset:
+            return self._result(name, sites[name], targets[name], bases, notes, folds, held, curves, nulls, images)
+
+        return dict(zip(sites, each(result, sites), strict=True))
 
     def _fold(
         self,
@@ -207,27 +194,26 @@ class PerNeuroid:
         curve : dict of site to float64 (layer), the median r of each layer; empty without ``with_curve``
         """
 
-        def one(name: str) -> tuple[FoldBasis, dict[str, float], dict[str, np.ndarray]]:
+        def one(name: str) -> tuple[FoldBasis, dict[str, float], dict[str, float]]:
             # site by site: the bits do not depend on the other sites
             basis = FoldBasis(bases[name][train], bases[name][test])
             quality = {
                 which: float(np.median(loo_r2(basis, site.means[train][:, site.choosing])))
                 for which, site in sites.items()
             }
-            by_site = {which: self.predict(basis, site.means[train]) for which, site in sites.items() if with_curve}
-            return basis, quality, by_site
+            alone = {which: self._alone(basis, site, train, test) for which, site in sites.items() if with_curve}
+            return basis, quality, alone
 
         made = dict(zip(bases, each(one, bases), strict=True))
         chosen = {which: max(made, key=lambda name: made[name][1][which]) for which in sites}
-        predicted = {}
-        curve: dict[str, np.ndarray] = {}
-        for which, site in sites.items():
-            basis, _, all_sites = made[chosen[which]]
-            predicted[which] = all_sites[which] if with_curve else self.predict(basis, site.means[train])
-            if with_curve:
-                y = site.means[test]
-                curve[which] = np.array([np.median(_r(by_site[which], y)) for _, _, by_site in made.values()])
+        predicted = {which: self.predict(made[chosen[which]][0], site.means[train]) for which, site in sites.items()}
+        curve = {which: np.array([alone[which] for _, _, alone in made.values()]) for which in sites if with_curve}
         return Fold(train, test, chosen), predicted, curve
+
+    def _alone(self, basis: FoldBasis, site: Site, train: np.ndarray, test: np.ndarray) -> float:
+        """Return the median held-out r that a layer gives the neuroids that choose."""
+        y = site.means[:, site.choosing]
+        return float(np.median(_r(self.predict(basis, y[train]), y[test])))
 
     def _nulls(
         self,
@@ -237,7 +223,7 @@ class PerNeuroid:
         seed: int,
         progress: Progress,
     ) -> dict[str, np.ndarray]:
-        """Return the score of each site with its images relabelled, maps fitted again, float64 (permutation)."""
+        """Return the score of each site in some folds with its images relabelled, maps fitted again, float64 (permutation)."""
         progress.start("sites, with permutations", len(sites))
 
         def one(item: tuple[str, Site]) -> np.ndarray:
@@ -284,8 +270,8 @@ class PerNeuroid:
             raw[site.usable] = 0.0  # no layers: a constant prediction explains nothing
             return xr.Dataset({"raw": ("neuroid", raw)}, coords=labels, attrs=attrs)
         draws = np.full((self.n_bootstraps, len(raw)), np.nan, dtype=np.float32)
-        by_fold = zip(held[name], folds, strict=True)
-        raw[site.usable], draws[:, site.usable] = _over_folds(by_fold, site.means, images)
+        by_fold, draws[:, site.usable] = _over_folds(zip(held[name], folds, strict=True), site.means, images)
+        raw[site.usable] = by_fold.mean(0)
         share = np.array([sum(fold.chosen[name] == layer for fold in folds) for layer in bases]) / len(folds)
         variables = {
             "raw": ("neuroid", raw),
@@ -294,7 +280,7 @@ class PerNeuroid:
             "layer_raw": ("layer", np.mean(curves[name], axis=0)),
             "best_layer": list(bases)[int(share.argmax())],
             "null": ("permutation", nulls[name]),
-            "null_raw": float(np.median(raw[site.usable][site.tested])),
+            "null_raw": float(np.median(by_fold[:N_FOLDS, site.tested].mean(0))),
             "intercept_only": 0.0,
             **self.extra(bases, folds, name, site),
         }
@@ -378,7 +364,7 @@ def _r(predicted: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _over_folds(
     held: Iterable[tuple[np.ndarray, Fold]], means: np.ndarray, images: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean r over folds (neuroid), and the same on resampled images (bootstrap, neuroid)."""
+    """Return r (fold, neuroid), and its mean over folds on resampled images (bootstrap, neuroid)."""
     r, draws = [], None
     for predicted, fold in held:
         y = means[fold.test]
@@ -386,4 +372,4 @@ def _over_folds(
         again = np.nan_to_num(weighted_pearson(predicted, y, images[:, fold.test]))
         draws = again if draws is None else draws + again
     assert draws is not None
-    return np.mean(r, axis=0), draws / len(r)
+    return np.array(r), draws / len(r)

@@ -18,12 +18,12 @@ from mousebench.rdms import usable_neuroids
 from mousebench.regression import FoldBasis, Responses
 from mousebench.reliability import half_means, spearman_brown
 from mousebench.resampling import N_DRAWS, image_counts, neuroid_counts, two_factor, weighted_median
+from mousebench.threads import each
 from mousebench_plugins.metrics._per_neuroid import (
     IMAGE_SCALE,
     MAX_CHOOSING,
     MAX_NULL,
     Site,
-    each,
     layer_bases,
     loo_r2,
     site_of,

@@ -18,7 +18,8 @@ from mousebench.rdms import usable_neuroids
 from mousebench.regression import FoldBasis, Responses
 from mousebench.reliability import half_masks, half_means, neuroid_reliability
 from mousebench.resampling import N_DRAWS, image_counts
-from mousebench_plugins.metrics._per_neuroid import IMAGE_SCALE, each, layer_bases
+from mousebench.threads import each
+from mousebench_plugins.metrics._per_neuroid import IMAGE_SCALE, layer_bases
 
 N_COMPONENTS = 25
 N_SPLITS = 10
@@ -84,7 +85,7 @@ class PlsNayebi:
         Of the stimuli; of the trials; of these, those that find the best layer; resamples for the interval.
     """
 
-    version = 1
+    version = 2
     accepts = frozenset({"responses"})
     normalisation = "published"
 
@@ -118,7 +119,7 @@ class PlsNayebi:
             "ceiling": "square root of the split-half correlation, not corrected: what a perfect model would reach as raw",
             "ceiling_splits": self.n_halves,
             "bootstraps": self.n_bootstraps,
-            "resampled": "images, in the first halving, their changes times the root of 2 as images train too; neuroids within animals",
+            "resampled": "images, in the first halving, what they share over neuroids times the root of 2 as images train too; neuroids within animals",
         }
 
     # score ------------------------------------------------------------------------------------------------------------

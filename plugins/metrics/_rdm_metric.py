@@ -20,7 +20,7 @@ from mousebench.linalg import correlation_rdm, gram, pearson_columns, upper_tria
 from mousebench.nnls import Partition, kfold
 from mousebench.progress import Progress, Silent
 from mousebench.rdms import LayerRdms, TargetRdm, layer_rdms, target_rdm, usable_neuroids
-from mousebench.reliability import growth, half_masks, half_means, of_all_trials, rdm_reliability
+from mousebench.reliability import growth, half_masks, half_means, of_all_trials, rdm_agreement, subset_agreement
 from mousebench.resampling import N_DRAWS, about, animals, image_counts, n_animals, neuroid_counts
 
 N_FOLDS = 6
@@ -166,9 +166,9 @@ class RdmMetric:
         """Return how neuroids of means (stimulus, neuroid) move the agreement, from the pull of pairs (pair)."""
         return rdm_neuroid_pull(means, value)
 
-    def half_agreement(self, cube: np.ndarray, rng: np.random.Generator, n_splits: int) -> np.ndarray:
-        """Return the agreement (split) of half of the trials with the other half."""
-        return rdm_reliability(cube, rng, n_splits)
+    def reliability(self, first: np.ndarray, second: np.ndarray) -> float:
+        """Return the agreement of two sets of means (stimulus, neuroid), of different trials."""
+        return rdm_agreement(first, second)
 
     def halves(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Return the pairs (pair, 2) of the means (stimulus, neuroid) of two halves of the trials."""
@@ -324,11 +324,11 @@ class RdmMetric:
         cube = trial_cube(responses)[0][:, :, usable]
         if len(cube) < self.least_images or cube.shape[1] < 2 or cube.shape[2] < self.least_neuroids:
             return np.array([np.nan]), 2.0, nothing
-        half = self.half_agreement(cube, np.random.default_rng([seed, _SPLIT_STREAM]), N_SPLITS)
+        masks = half_masks(cube.shape[1], N_SPLITS, np.random.default_rng([seed, _SPLIT_STREAM]))
+        half = subset_agreement(cube, masks, ~masks, self.reliability)
         there = half[np.isfinite(half)]
         # one split is enough for how the agreement changes with images and neurons
-        mask = half_masks(cube.shape[1], 1, np.random.default_rng([seed, _SPLIT_STREAM]))
-        first, second = (one[0] for one in half_means(cube, mask))
+        first, second = (one[0] for one in half_means(cube, masks[:1]))
         whole = ~np.isnan(first).any(0) & ~np.isnan(second).any(0)
         if whole.sum() < self.least_neuroids or not there.size:
             return half, 2.0, nothing
@@ -346,8 +346,11 @@ class RdmMetric:
         if cube.shape[1] < 4:
             return np.nan
         rng = np.random.default_rng([seed, _QUARTER_STREAM])
-        masks = half_masks(cube.shape[1], N_SPLITS, rng)
-        found = np.concatenate([self.half_agreement(cube[:, mask], rng, 1) for mask in masks])
+        halves = half_masks(cube.shape[1], N_SPLITS, rng)
+        first = np.zeros_like(halves)
+        for quarter, half in zip(first, halves, strict=True):
+            quarter[half] = half_masks(int(half.sum()), 1, rng)[0]
+        found = subset_agreement(cube, first, halves & ~first, self.reliability)
         there = found[np.isfinite(found)]
         return float(there.mean()) if there.size else np.nan
 

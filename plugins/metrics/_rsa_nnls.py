@@ -8,9 +8,10 @@ import numpy as np
 import xarray as xr
 
 from mousebench.linalg import pearson_columns
-from mousebench.nnls import Partition, Regressors
+from mousebench.nnls import Partition, Regressors, WithinScores
 from mousebench.progress import Progress, Silent
 from mousebench.rdms import ALIKE, COPY, LayerRdms
+from mousebench.threads import each
 from mousebench_plugins.metrics._rdm_metric import (
     Held,
     Outcome,
@@ -50,8 +51,11 @@ def leak_free(
     for partition in partitions:
         regressors = Regressors(rdms.pairs, partition)
         order = pairs[partition.order]
-        for site, rdm in sites.items():
-            within = regressors.score_within(regressors.moments(rdm.ravel()[order]))
+
+        def one(rdm: np.ndarray, regressors: Regressors = regressors, order: np.ndarray = order) -> WithinScores:
+            return regressors.score_within(regressors.moments(rdm.ravel()[order]))
+
+        for site, within in zip(sites, each(one, sites.values()), strict=True):
             r[site].append(within.r)
             cv_r2[site] += float(within.cv_r2[0])
             weight[site] = weight[site] + within.weight[:, 0]

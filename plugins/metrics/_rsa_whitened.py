@@ -17,7 +17,6 @@ import xarray as xr
 from mousebench.assemblies import check_target
 from mousebench.influence import Pull, cosine_pull
 from mousebench.linalg import correlation_rdm, gram, pearson_columns, upper_triangle
-from mousebench.reliability import half_masks, half_means
 from mousebench_plugins.metrics._cka import best_layer
 from mousebench_plugins.metrics._rdm_metric import RdmMetric
 
@@ -105,16 +104,12 @@ class WhitenedRsa(RdmMetric):
         first, second = whitened(np.column_stack([found.first, found.second])).T
         return Pull(found.weight, first, second)
 
-    def half_agreement(self, cube: np.ndarray, rng: np.random.Generator, n_splits: int) -> np.ndarray:
-        """Return whitened r (split) of the RDMs of two halves of the trials."""
-        values = []
-        for mask in half_masks(cube.shape[1], n_splits, rng):
-            first, second = (half[0] for half in half_means(cube, mask[None]))
-            whole = ~np.isnan(first).any(0) & ~np.isnan(second).any(0)
-            pairs = self.halves(first[:, whole], second[:, whole]) if whole.sum() > 1 else np.full((3, 2), np.nan)
-            usable = np.isfinite(pairs).all()
-            values.append(float(self.agreement(pairs[:, :1], pairs[:, 1:])[0]) if usable else np.nan)
-        return np.array(values)
+    def reliability(self, first: np.ndarray, second: np.ndarray) -> float:
+        """Return whitened r of the RDMs of two sets of means (stimulus, neuroid)."""
+        if first.shape[1] < 2:
+            return float("nan")
+        pairs = self.halves(first, second)
+        return float(self.agreement(pairs[:, :1], pairs[:, 1:])[0]) if np.isfinite(pairs).all() else float("nan")
 
     def halves(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Return the pairs (pair, 2) of the RDMs of two halves."""
