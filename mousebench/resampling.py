@@ -66,31 +66,25 @@ def animals(target: xr.DataArray) -> np.ndarray:
     return np.asarray(np.unique(target["animal_id"].values.astype(str), return_inverse=True)[1])
 
 
-def independent_scale(draws: np.ndarray, by_neuroids: np.ndarray, image_scale: float) -> float:
+def independent_scale(draws: np.ndarray, image_scale: float) -> float:
     """Return the factor on the changes of a median over neuroids with images, beside its changes with neuroids.
 
-    An image trains as it tests, so its changes count more than once (``image_scale``, squared); but what it does to one neuroid alone,
-    which is mostly noise of trials, has moved the values of the neuroids already, and is part of how these spread. What it does
-    to all of them is what the medians of two random halves of the neuroids have in common, draw by draw. Of three counts the
-    largest is taken: neuroids and what they share of images, counted more than once; neuroids and all of images, once; and, where
-    neuroids are few and say little, images alone, counted more than once.
+    What an image does to one neuroid alone, which is mostly noise of trials, has moved the values of the neuroids already, and is
+    part of how these spread: resampled neuroids count it, but for the share of one neuroid that a resample of few lacks. What it
+    does to all neuroids is what the medians of two random halves of them have in common, draw by draw.
 
     Parameters
     ----------
     draws : float64 (bootstrap, neuroid)
         The values on resampled images.
-    by_neuroids : float64 (bootstrap)
-        The median on resampled neuroids.
     image_scale : float
-        1 or more.
+        Factor on what images do, as an image trains as it tests.
     """
     variance = float(np.median(draws, axis=1).var(ddof=1))
-    there = by_neuroids[np.isfinite(by_neuroids)]
-    if not variance > 0 or not there.size > 1:
+    if not variance > 0:
         return image_scale
-    times = image_scale**2
-    shared = min(_shared_variance(draws), variance)
-    return float(np.sqrt(max(variance, times * shared, times * variance - there.var(ddof=1)) / variance))
+    shared = min(_shared_variance(draws) / variance, 1.0)
+    return float(image_scale * np.sqrt(shared + (1 - shared) / draws.shape[1]))
 
 
 def _shared_variance(draws: np.ndarray) -> float:

@@ -236,7 +236,7 @@ def _about_median(values: np.ndarray, draws: np.ndarray, counts: np.ndarray, sca
     if not there.any():
         return np.full(len(draws), np.nan)
     by_neuroids = weighted_median(np.where(there, values, np.nan), counts)
-    scale = independent_scale(draws[:, there], by_neuroids, scale)
+    scale = independent_scale(draws[:, there], scale)
     return two_factor(_median(values), np.median(draws[:, there], axis=1), by_neuroids, scale)
 
 

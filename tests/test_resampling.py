@@ -220,30 +220,27 @@ def test_draws_of_a_median_over_neuroids() -> None:
                 np.median(draws[:, use][:, part], axis=1) for part in (order[: len(use) // 2], order[len(use) // 2 :])
             ]
             shared.append(np.cov(*parts)[0, 1])
-        held = np.var(neuroids[np.isfinite(neuroids)], ddof=1)
-        variance = images.var(ddof=1)
-        total = max(2 * max(np.mean(shared), 0) + held, variance + held, 2 * variance)
-        wider = np.sqrt((total - held) / variance)
-        assert 1 <= wider <= scale
+        share = max(np.mean(shared), 0) / images.var(ddof=1)
+        assert share < 1
+        wider = scale * np.sqrt(share + (1 - share) / len(use))
         expected = np.median(values[use]) + wider * (images - images.mean()) + neuroids - np.nanmean(neuroids)
         np.testing.assert_allclose(have, expected, rtol=0, atol=1e-12)
 
 
-def test_what_images_do_to_all_neuroids_counts_twice_and_to_one_alone_once() -> None:
-    """Planted: a change that all neuroids share, and one of each; many neuroids, so that their own averages out."""
+def test_what_images_do_to_all_neuroids_counts_and_to_one_alone_does_not() -> None:
+    """Planted: a change that all neuroids share, and one of each."""
     rng = np.random.default_rng(0)
     shared, own = rng.normal(size=(4000, 1)), rng.normal(size=(4000, 40))
-    neuroids = 10 * rng.normal(size=4000)  # a spread that leaves no room for the third count
     scale = 2**0.5
-    assert independent_scale(shared + 0 * own, neuroids, scale) == pytest.approx(scale, abs=1e-6)
-    assert independent_scale(own, neuroids, scale) == 1
-    both = independent_scale(shared + 2 * own, neuroids, scale)
-    variance = 1 + np.median(2 * own, axis=1).var()
-    assert both == pytest.approx(max(1, (2 / variance) ** 0.5), abs=0.02)
-    # neuroids that say nothing of their spread: an image trains as it tests
-    assert independent_scale(own, np.zeros(4000), scale) == pytest.approx(scale, abs=1e-12)
-    assert independent_scale(own[:, :1], np.full(4000, np.nan), scale) == scale
-    assert independent_scale(np.zeros((50, 3)), neuroids[:50], scale) == scale
+    assert independent_scale(shared + 0 * own, scale) == pytest.approx(scale, abs=1e-6)
+    alone = np.median(own, axis=1).var()
+    for much in (0.5, 2.0, 5.0):
+        share = 1 / (1 + much**2 * alone)
+        expected = scale * (share + (1 - share) / 40) ** 0.5
+        assert independent_scale(shared + much * own, scale) == pytest.approx(expected, rel=0.03)
+    assert independent_scale(own, scale) == pytest.approx(scale * (1 / 40) ** 0.5, rel=0.3)  # nothing is shared
+    assert independent_scale(own[:, :1], scale) == scale  # one neuroid has nothing to spread
+    assert independent_scale(np.zeros((50, 3)), scale) == scale
 
 
 def of_sites(scores: list[float], draws: np.ndarray | None) -> xr.Dataset:
