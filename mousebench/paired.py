@@ -17,7 +17,6 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 from scipy.special import stdtr, stdtrit
-from scipy.stats import rankdata
 
 from mousebench.errors import UsageError
 from mousebench.resampling import LEVEL, interval
@@ -166,7 +165,7 @@ def _ranked(data: _Scores) -> xr.Dataset:
     pair = ("model", "model_b")
     return xr.Dataset(
         {
-            "rank": ("model", rankdata(-means, method="min") if sites.any() else means),
+            "rank": ("model", 1.0 + (means > means[:, None]).sum(1) if sites.any() else means),
             "rank_low": ("model", rank_low),
             "rank_high": ("model", rank_high),
             "group": ("model", group),

@@ -42,6 +42,24 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     api.catalogue.cache_clear()
 
 
+@pytest.fixture(scope="session")
+def sim_ns(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder for the data of sim-ns that all tests share, in all processes: files are named after what fixes them."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "sim-ns"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+def sim_home(home: Path, sim_ns: Path) -> Path:
+    """Give a home of one's own whose data of sim-ns are those that all tests share."""
+    place = home / "data" / "sim-ns" / "v1"
+    place.parent.mkdir(parents=True)
+    place.symlink_to(sim_ns)
+    return home
+
+
 class Environment:
     """Installed distributions that are made up: metadata on disk as pip writes it, read by importlib.metadata."""
 

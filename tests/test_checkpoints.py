@@ -435,6 +435,7 @@ def test_the_transform_of_the_variant_goes_with_the_weights(tmp_path: Path) -> N
     assert "crop_size=[224]" in model.fingerprint["preprocess"]
 
 
+@pytest.mark.usefixtures("sim_home")
 def test_an_object_takes_layers_but_no_weights(weights: Path) -> None:
     module = nn.Sequential(nn.Conv2d(3, 4, 3, 8), nn.ReLU(), nn.Flatten())
     result = mb.score(module, "sim-ns", sites=["VISp.L6"], layers=["0"], device="cpu")

@@ -38,6 +38,7 @@ def outcomes(identifier: str, *names: str) -> dict[str, Outcome]:
 
 
 @parametrize_checks("pixels")
+@pytest.mark.usefixtures("sim_home")
 def test_pixels(check) -> None:
     check()
 
@@ -56,6 +57,7 @@ def test_sim_ns(check) -> None:
 
 @parametrize_checks("gabor")
 @pytest.mark.slow
+@pytest.mark.usefixtures("sim_home")
 def test_gabor(check) -> None:
     check()
 
@@ -209,11 +211,30 @@ def test_the_command_says_one_line_a_check_and_exits_1(cli: Cli) -> None:
     assert "2 failed" in lines[-1]  # the plugin is heavy, too
 
 
-def test_the_command_as_json(cli: Cli) -> None:
-    done = cli("--plugin", BAD, "check", "b-missing", "--json")
+NUMPY_AT_THE_TOP = """
+import numpy
+from mousebench import Spec, hookimpl
+from mousebench.errors import MissingData
+
+class Bench:
+    version, sites, metrics = 1, ("A",), ("rsa",)
+    def stimuli(self):
+        raise MissingData("no data", "mousebench fetch bench")
+
+@hookimpl
+def mousebench_benchmarks():
+    return [Spec("bench", Bench)]
+"""
+
+
+def test_the_command_as_json(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "bench.py").write_text(NUMPY_AT_THE_TOP)
+    done = cli("--plugin", tmp_path / "bench.py", "check", "bench", "--json")
     content = json.loads(done.out)
-    assert content["identifier"] == "b-missing"
-    assert {check["state"] for check in content["checks"]} == {OK, FAILED, SKIPPED}
+    assert content["identifier"] == "bench"
+    states = {check["name"]: check["state"] for check in content["checks"]}
+    assert {name for name, state in states.items() if state == FAILED} == {"declares lightly"}
+    assert set(states.values()) == {OK, FAILED, SKIPPED}
     assert set(content["checks"][0]) == {"kind", "name", "state", "message", "hint", "seconds"}
 
 

@@ -54,6 +54,7 @@ def test_the_same_run_gives_the_same_numbers_from_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("sim_home")
 def test_pixels_on_the_simulated_benchmark(cli: Cli, tmp_path: Path) -> None:
     line = ("score", "--model", "pixels", "--benchmark", "sim-ns", "--site", "VISp.L6", "--metric", "rsa")
     assert cli(*line, "--results", tmp_path / "r").code == 0

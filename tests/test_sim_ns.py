@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import csv
 import os
-import shutil
 import subprocess
 import sys
 from collections import defaultdict
@@ -33,14 +32,9 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("sim-ns")
-
-
-@pytest.fixture(scope="module")
-def world(folder: Path) -> SimNS:
-    """sim-ns as it is by default; all its sites are made once for this file."""
-    return SimNS(folder=folder)
+def world(sim_ns: Path) -> SimNS:
+    """sim-ns as it is by default; all its sites are made once."""
+    return SimNS(folder=sim_ns)
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +48,17 @@ def targets(world: SimNS) -> dict[str, xr.DataArray]:
 
 
 @pytest.fixture
-def own_folder(tmp_path: Path, folder: Path, scenes: np.ndarray) -> Path:
-    """A folder that holds the scenes and no responses: scenes are what takes time in a small world."""
-    (path,) = folder.glob("stimuli-*.nc")
-    own = tmp_path / "own"
-    own.mkdir()
-    shutil.copy(path, own)
-    return own
+def quick_scenes(scenes: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Make the scenes of any seed at once, and return the seeds asked for: scenes are what takes time in a small world."""
+    asked: list[int] = []
+    monkeypatch.setattr(_sim_scenes, "make_scenes", lambda seed: (asked.append(seed), np.roll(scenes, seed, 0))[1])
+    return asked
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, quick_scenes: list[int]) -> Path:
+    """An empty folder, where worlds of one's own are made quickly."""
+    return tmp_path / "own"
 
 
 @pytest.fixture(scope="module")
@@ -224,14 +222,16 @@ def test_cells_without_trials_could_not_have_been_kept(world: SimNS) -> None:
     assert np.nanmax(measured) < 0.72
 
 
-def test_a_seed_fixes_the_data_whatever_the_order_of_sites(own_folder: Path, tmp_path: Path) -> None:
+def test_a_seed_fixes_the_data_whatever_the_order_of_sites(
+    own_folder: Path, tmp_path: Path, quick_scenes: list[int]
+) -> None:
     forth = SimNS(cells=SMALL, folder=own_folder)
     back = SimNS(cells=SMALL, folder=tmp_path / "other")
-    shutil.copytree(own_folder, back.folder)
     expected = {site: forth.target(site) for site in SMALL}
     for site in reversed(SMALL):
         xr.testing.assert_identical(back.target(site), expected[site])
         assert back.target(site).values.tobytes() == expected[site].values.tobytes()
+    assert set(quick_scenes) == {0}
     other = SimNS(cells=SMALL, seed=1, folder=own_folder)
     assert not np.array_equal(other.stimuli(), forth.stimuli())
     assert not np.array_equal(other.target("VISp.L4").values[:, :4], expected["VISp.L4"].values[:, :4])
@@ -306,6 +306,7 @@ def forbid_making(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_simulation, "record", refuse)
 
 
+@pytest.mark.usefixtures("quick_scenes")
 def test_data_are_made_once_and_kept_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOUSEBENCH_HOME", str(tmp_path))
     made = SimNS(cells=SMALL).target("VISp.L4")
@@ -340,6 +341,7 @@ def test_other_repetitions_and_thresholds_are_kept_to(own_folder: Path) -> None:
     assert 0.5 <= float(target["reliability"].min()) < 0.75
 
 
+@pytest.mark.usefixtures("quick_scenes")
 def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
@@ -411,12 +413,12 @@ def test_sim_features_holds_the_planted_banks(world: SimNS, scenes: np.ndarray, 
 
 
 def test_sim_truth_is_the_neurons_of_the_targets(
-    world: SimNS, folder: Path, scenes: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    world: SimNS, sim_ns: Path, scenes: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sites = ["VISpm.L6", "VISrl.L5"]
     truth = {site: world.truth(site)["expected"].values for site in sites}
     forbid_making(monkeypatch)
-    model = SimTruth(SimNS(folder=folder))
+    model = SimTruth(SimNS(folder=sim_ns))
     assert model.layers == world.sites
     activations = model.activations(np.repeat(scenes[..., None], 3, axis=-1), sites)
     assert list(activations) == sites

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from allen import allen_files
+from allen import allen_files, small_fetch
 from allen.allen_files import sessions, stored
 from allen.allen_server import QUICK, Faults
 from mousebench.errors import StoreError
@@ -237,32 +237,13 @@ def test_a_full_disk(server, tmp_path):
     assert len(failed) == 4  # each session with its reason, and no traceback
     assert all("cannot write" in line or "cannot be" in line for line in failed)
     assert list((tmp_path / "data/sessions").iterdir()) == []
-    assert start_fetch(server.url, tmp_path / "data").wait(60) == 0
-
-
-FETCH = """
-import json, sys
-from pathlib import Path
-import allen_files
-from mousebench_plugins.benchmarks.allen_ns import fetch, session
-from mousebench_plugins.benchmarks.allen_ns.remote import Settings
-if __name__ == "__main__":
-    url, folder, quantity, jobs = sys.argv[1:]
-    settings = Settings(attempts=3, backoff=0.01, read_timeout=5, block=1 << 14)
-    order = fetch.Order("allen-ns", Path(folder), quantity, "conwell2020_site", allen_files.SCENE_SHAPE, (), settings)
-    report = fetch.fetch(order, wanted=None, source=url, jobs=int(jobs), dry_run=False)
-    print(json.dumps(report.failed))
-"""
+    assert small_fetch.fetch_here(server.url, tmp_path / "data") == ()
 
 
 def start_fetch(url, folder, quantity="mean_sweep_response", jobs=1, **options):
-    script = Path(folder).with_suffix(".py")
-    script.write_text(FETCH)
-    paths = [str(Path(__file__).parent), *sys.path]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    return subprocess.Popen(
-        [sys.executable, str(script), url, str(folder), quantity, str(jobs)], env=environment, text=True, **options
-    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    arguments = [url, str(folder), quantity, str(jobs)]
+    return subprocess.Popen([sys.executable, small_fetch.__file__, *arguments], env=environment, text=True, **options)
 
 
 def kill_and_finish(url, folder, quantity, jobs, kills, rng, server):
@@ -280,10 +261,7 @@ def kill_and_finish(url, folder, quantity, jobs, kills, rng, server):
             process.kill()
             killed += 1
         process.wait()
-    last = start_fetch(url, folder, quantity, jobs, stdout=subprocess.PIPE)
-    out, _ = last.communicate(timeout=120)
-    assert last.returncode == 0
-    assert json.loads(out) == []
+    assert small_fetch.fetch_here(url, folder, quantity, jobs) == ()
     return killed
 
 
@@ -299,7 +277,7 @@ def kill_and_finish(url, folder, quantity, jobs, kills, rng, server):
 )
 def test_killed_at_random_moments(server, tmp_path, quantity, jobs, kills):
     server.delay = 0.01
-    assert start_fetch(server.url, tmp_path / "whole", quantity).wait(60) == 0
+    assert small_fetch.fetch_here(server.url, tmp_path / "whole", quantity) == ()
     once = server.sent
     server.forget()
     killed = kill_and_finish(
