@@ -12,6 +12,7 @@ import torch
 from conftest import TOY, Cli, files
 from safetensors.torch import save_file
 from torch import nn
+from toy import Quick, Toy
 
 import mousebench as mb
 from mousebench import api
@@ -435,10 +436,9 @@ def test_the_transform_of_the_variant_goes_with_the_weights(tmp_path: Path) -> N
     assert "crop_size=[224]" in model.fingerprint["preprocess"]
 
 
-@pytest.mark.usefixtures("sim_home")
 def test_an_object_takes_layers_but_no_weights(weights: Path) -> None:
     module = nn.Sequential(nn.Conv2d(3, 4, 3, 8), nn.ReLU(), nn.Flatten())
-    result = mb.score(module, "sim-ns", sites=["VISp.L6"], layers=["0"], device="cpu")
+    result = mb.score(module, Toy(), metric=Quick(), sites=["A"], layers=["0"], device="cpu")
     assert result.attrs["model"] == "python:Sequential[0]"
     assert result["n_layers"].item() == 1
     with pytest.raises(UsageError, match="weights are for a model that is named"):
