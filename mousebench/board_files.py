@@ -16,8 +16,8 @@ FORMAT = 1
 SIMULATED = "Simulated data. These scores say whether the methods work, and nothing of a mouse."
 READ = (
     "Score is raw / ceiling, the mean over sites, with its 95 % interval; null is what raw becomes when the images' labels are "
-    "shuffled. Models that cannot be told apart from the first of their group share a rank; the second pair of ranks is where "
-    "the model may stand (95 %, all models at once)."
+    "shuffled. Models that cannot be told apart from the first of their group share a rank; 'may be' says where the model may "
+    "stand (95 %, all models at once)."
 )
 _COLUMNS = ("benchmark", "benchmark_version", "metric", "metric_version", "simulated")
 _NUMBERS = ("score", "low", "high", "raw", "null", "ceiling")

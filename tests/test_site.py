@@ -141,6 +141,27 @@ def test_a_banner_only_where_data_are_simulated(results: Path) -> None:
     assert "simulated data" in made["models/net-a.html"]
 
 
+def test_the_page_of_a_benchmark_has_the_notes_that_all_models_share_and_no_other(results: Path) -> None:
+    one = result("net-a", 0.4)
+    notes = json.dumps(["a note of every site", "60 of its layers are alike"])
+    put(results, one.assign(notes=("site", [notes] * one.sizes["site"])))
+    made = site(results)
+    assert "60 of its layers are alike" in made["models/net-a.html"]
+    assert "60 of its layers are alike" not in made["benchmarks/bench.html"]
+    assert "a note of every site" in made["benchmarks/bench.html"]
+
+
+def test_only_kinds_of_models_that_are_there_can_be_chosen(results: Path) -> None:
+    page = site(results)["index.html"]
+    assert re.findall(r'<option value="(\w*)">', page) == ["", "trained", "untrained", "control"]
+    assert "3 models on bench" in page
+    for name in ("net-a", "net-b"):
+        (results / f"bench/v2/quick/{name}.nc").unlink()
+    page = site(results)["index.html"]
+    assert re.findall(r'<option value="(\w*)">', page) == ["", "untrained", "control"]
+    assert "1 model (untrained) on bench" in page
+
+
 @pytest.mark.parametrize("grey", [False, True])
 def test_numbers_on_colours_can_be_read(grey: bool) -> None:
     for share in range(-100, 101):

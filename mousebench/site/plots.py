@@ -71,26 +71,26 @@ def _reach(row: Row) -> list[list[float]]:
     return [[max(low, 0.0) if math.isfinite(low) else 0.0], [max(high, 0.0) if math.isfinite(high) else 0.0]]
 
 
-def sizes(rows: Sequence[tuple[Row, str]]) -> Markup:
-    """Return score over parameters and over depth."""
-    data = [[kind, row.score, dict(row.metadata)] for row, kind in rows]
+def sizes(rows: Sequence[tuple[Row, str]], name: str) -> Markup:
+    """Return score over one of the numbers that tell how large a net is, "parameters" or "depth"."""
+    data = [[kind, row.score, row.metadata.get(name)] for row, kind in rows]
 
     def draw(figure: Figure) -> None:
-        left, right = figure.subplots(1, 2, sharey=True)
-        for axes, name, label in ((left, "parameters", "parameters"), (right, "depth", "depth")):
-            for kind, colour in COLOURS.items():
-                known = [(row.metadata[name], row.score) for row, one in rows if one == kind and name in row.metadata]
-                if known:
-                    x, y = np.array(known, dtype=float).T
-                    style = {"marker": MARKS[kind], "color": colour, "alpha": 0.8, "s": 26, "linewidth": 0}
-                    axes.scatter(x, y, label=kind, **style)
-            axes.set_xlabel(label)
-        left.set_xscale("log")
-        left.set_ylabel("score")
-        left.legend(loc="best")
-        figure.subplots_adjust(0.07, 0.13, 0.98, 0.97, wspace=0.08)
+        axes = figure.add_subplot()
+        for kind, colour in COLOURS.items():
+            known = [(row.metadata[name], row.score) for row, one in rows if one == kind and name in row.metadata]
+            if known:
+                x, y = np.array(known, dtype=float).T
+                style: dict[str, Any] = {"marker": MARKS[kind], "color": colour, "alpha": 0.8, "s": 26, "linewidth": 0}
+                axes.scatter(x, y, label=kind, **style)
+        if name == "parameters":
+            axes.set_xscale("log")
+        axes.set_xlabel(name)
+        axes.set_ylabel("score")
+        axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, borderaxespad=0.0, handletextpad=0.2)
+        figure.subplots_adjust(0.14, 0.14, 0.98, 0.92)
 
-    return _svg("sizes", (9.0, 3.8), draw, f"Score over parameters and depth of {len(rows)} models", data)
+    return _svg(f"sizes {name}", (4.5, 3.6), draw, f"Score over {name} of {len(rows)} models", data)
 
 
 def mean_over_sites(curve: np.ndarray) -> np.ndarray:
@@ -104,7 +104,7 @@ def mean_over_sites(curve: np.ndarray) -> np.ndarray:
 def curves(row: Row, sites: Sequence[str]) -> Markup:
     """Return the curves of a model along its layers: each layer alone, and the weight it gets."""
     names = [name for name in ("layer_raw", "weight") if name in row.curves]
-    size = (9.0, 4.6 if len(names) > 1 else 3.4)
+    size = (6.2, 4.6 if len(names) > 1 else 3.4)
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(len(names), 1, sharex=True, squeeze=False, height_ratios=[2, 1][: len(names)])[:, 0]
@@ -121,11 +121,11 @@ def curves(row: Row, sites: Sequence[str]) -> Markup:
             axes.plot(x, mean_over_sites(row.curves[name]), color="#14202E", linewidth=2.2, label="all sites")
             axes.axhline(0, color="#C3CBD5", linewidth=1, zorder=0)
             axes.set_ylabel("raw of the layer alone")
-            axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+            axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4, borderaxespad=0.0, handlelength=1.2)
         panels[-1].set_xlabel("layer, in order of execution")
         panels[-1].xaxis.get_major_locator().set_params(integer=True)
         panels[-1].set_xlim(0.3, len(row.layers) + 0.7)
-        figure.subplots_adjust(0.08, 0.5 / size[1], 0.86, 0.97, hspace=0.12)
+        figure.subplots_adjust(0.12, 0.5 / size[1], 0.98, 1 - 0.5 / size[1], hspace=0.12)
 
     data = [row.layers, list(sites), *(row.curves[name].tolist() for name in names)]
     return _svg(f"curves {row.model}", size, draw, f"Curves along the layers of {row.model}", data)

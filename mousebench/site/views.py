@@ -8,6 +8,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from mousebench.board import Board, Leaderboard, Row
 from mousebench.board_files import interval, number, parameters, ranks
 from mousebench.site import plots
@@ -15,6 +17,7 @@ from mousebench.specs import is_identifier
 
 _INK, _PAPER = "#000000", "#ffffff"
 _BLUE, _ORANGE, _GREY = (8, 69, 135), (176, 74, 0), (60, 72, 88)
+_KINDS = {"trained": "trained", "untrained": "untrained", "control": "controls"}
 _LAYERS = ("L23", "L4", "L5", "L6")
 
 
@@ -46,9 +49,10 @@ def of_board(board: Board) -> dict[str, Any]:
     return {
         "board": board,
         "summary": (
-            f"{len(board.models)} models on {board.benchmark} (version {board.benchmark_version}), {len(board.sites)} sites, "
+            f"{_counted(board)} on {board.benchmark} (version {board.benchmark_version}), {len(board.sites)} sites, "
             f"by {board.metric} (version {board.metric_version})."
         ),
+        "kinds": [(kind, name) for kind, name in _KINDS.items() if kind in {kind_of(row) for row in board.rows}],
         "ranked": any(row.rank is not None for row in board.rows),
         "twins": bool(pairs),
         "sized": bool(sized),
@@ -56,8 +60,21 @@ def of_board(board: Board) -> dict[str, Any]:
         "pairs": [_pair(*pair) for pair in pairs],
         "sizes": [_size(row) for row in sized],
         "twin_plot": plots.twins(pairs) if pairs else "",
-        "size_plot": plots.sizes([(row, kind_of(row)) for row in sized]) if sized else "",
+        "size_plots": _size_plots(sized),
     }
+
+
+def _counted(board: Board) -> str:
+    """Return how many models there are, and of which kind if all are of one."""
+    kinds = {kind_of(row) for row in board.models}
+    which = f" ({'all ' if len(board.models) > 1 else ''}{kinds.pop()})" if len(kinds) == 1 else ""
+    return f"{len(board.models)} model{'' if len(board.models) == 1 else 's'}{which}"
+
+
+def _size_plots(rows: Sequence[Row]) -> list[Markup]:
+    """Return score over parameters and over depth, each if it is known of some model."""
+    kinds = [(row, kind_of(row)) for row in rows]
+    return [plots.sizes(kinds, name) for name in ("parameters", "depth") if any(name in row.metadata for row in rows)]
 
 
 def _lines(board: Board, rows: Sequence[Row], scale: tuple[float, float]) -> list[dict[str, Any]]:
@@ -360,8 +377,14 @@ def _recipe(board: Board, addresses: Mapping[tuple[str, str], str], citations: M
         "citation": citations.get(board.metric_citation, board.metric_citation),
         "ceilings": grid(board.sites, row.sites["ceiling"], grey=True),
         "definition": [(name.replace("_", " "), _plain(value)) for name, value in board.definition.items()],
-        "notes": _site_notes(row),
+        "notes": _shared_notes(board.rows),
     }
+
+
+def _shared_notes(rows: Sequence[Row]) -> list[str]:
+    """Return the notes that all models share: those of the benchmark, not of one model's layers."""
+    first, *others = (_site_notes(row) for row in rows)
+    return [note for note in first if all(note in notes for notes in others)]
 
 
 def _plain(value: Any) -> str:
