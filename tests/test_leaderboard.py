@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -17,6 +18,7 @@ from conftest import Cli, Environment, files
 from mousebench import board, board_files, leaderboard, matrix, paired, store
 from mousebench.errors import StoreError
 from mousebench.plugins import discover
+from mousebench.progress import Lines
 from mousebench.registry import read_registry
 
 TESTS = Path(__file__).parent
@@ -402,6 +404,25 @@ def test_a_crash_of_one_model_harms_no_other(toys: Path, cli: Cli) -> None:
     assert "dies on toy, quick: its process was ended by SIGKILL" in done.err
     assert files(toys / "results", "*.nc") == [Path("toy/v1/quick/toy-a.nc")]
     assert "toy-a" in (toys / "LEADERBOARD.md").read_text()
+
+
+def test_two_leaderboards_at_once_wait_for_each_other(toys: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    scored(toys, cli)
+    first = os.open(toys / "results", os.O_RDONLY)  # what the first one holds
+    fcntl.flock(first, fcntl.LOCK_EX)
+    said = []
+
+    def note(_: Lines, text: str) -> None:
+        said.append(text)
+        if "another leaderboard is at work" in text:
+            assert not (toys / "LEADERBOARD.md").exists()
+            os.close(first)  # it is done
+
+    monkeypatch.setattr(Lines, "note", note)
+    assert cli("leaderboard", "--results", toys / "results").code == 0
+    assert sum("another leaderboard is at work" in text for text in said) == 1
+    assert (toys / "LEADERBOARD.md").exists()
 
 
 def test_scoring_leaves_torch_alone_when_nothing_is_to_do(results: Path, tmp_path: Path) -> None:
