@@ -84,7 +84,12 @@ def sizes(rows: Sequence[tuple[Row, str]], name: str) -> Markup:
                 style: dict[str, Any] = {"marker": MARKS[kind], "color": colour, "alpha": 0.8, "s": 26, "linewidth": 0}
                 axes.scatter(x, y, label=kind, **style)
         if name == "parameters":
+            from matplotlib.ticker import LogLocator, NullFormatter
+
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(lambda count, _: f"{count / 1e6:g} M")
+            axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(name)
         axes.set_ylabel("score")
         axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, borderaxespad=0.0, handletextpad=0.2)

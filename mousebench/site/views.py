@@ -210,7 +210,7 @@ def of_model(
         "description": about.get("description", ""),
         "simulated": all(board.simulated for board, _ in rows),
         "facts": [
-            ("kind", kind_of(first)),
+            ("kind", ", ".join(dict.fromkeys(kind_of(row) for _, row in rows))),  # a control on some boards only
             *told,
             ("plugin", f"{about['name']}, from {about['distribution']} {about['version']}"),
             ("status", first.status),
