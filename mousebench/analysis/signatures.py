@@ -21,6 +21,7 @@ from mousebench.resampling import image_counts
 
 N_SPLITS = 1000
 N_FOLDS = 6
+_TASK_STREAM = 10
 
 
 def task_columns(rdms: Mapping[str, np.ndarray]) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -142,6 +143,35 @@ def by_cluster(weight: xr.DataArray, clusters: Mapping[str, str]) -> xr.DataArra
     names = list(dict.fromkeys(of))
     parts = [weight.isel(task=[k for k, name in enumerate(of) if name == cluster]).mean("task") for cluster in names]
     return xr.concat(parts, xr.Variable("cluster", names)).transpose(..., "cluster", "site")
+
+
+def resampled_tasks(weight: xr.DataArray, clusters: Mapping[str, str], *, seed: int = 0) -> xr.DataArray:
+    """Return the mean weight of each cluster's tasks, of tasks drawn anew from the cluster in every draw.
+
+    What is said of a cluster is meant of other tasks of its kind too, and the few that there are differ. Changes are widened by the root of n / (n - 1), as a
+    resample of n varies by so much less than n others would.
+
+    Parameters
+    ----------
+    weight : DataArray (draw, task, site)
+    clusters : mapping of task to cluster
+    seed : int
+
+    Returns
+    -------
+    DataArray (draw, cluster, site)
+    """
+    whole = by_cluster(weight, clusters)
+    rng = np.random.default_rng([seed, _TASK_STREAM])
+    of = np.array([clusters[str(task)] for task in weight["task"].values])
+    parts = []
+    for cluster in whole["cluster"].values:
+        some = weight.isel(task=np.flatnonzero(of == cluster)).values
+        n = some.shape[1]
+        times = rng.multinomial(n, np.full(n, 1 / n), size=len(some)) / n
+        wider = (n / max(n - 1, 1)) ** 0.5
+        parts.append(some.mean(1) + wider * np.einsum("dt,dts->ds", times - 1 / n, some))
+    return whole.copy(data=np.stack(parts, axis=1))
 
 
 def by_area(weight: xr.DataArray) -> xr.DataArray:

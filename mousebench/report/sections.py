@@ -25,11 +25,17 @@ def architectures(scores: xr.Dataset) -> Section:
     alone += [name for name in analysis.ARCHITECTURES if name not in names]
     if alone:
         section.gaps.append(f"not scored both trained and untrained: {', '.join(alone)}")
+    single = [name for name, n in zip(names, found["n_seeds"].values, strict=True) if n == 1]
+    if single:
+        section.gaps.append(
+            "one seed of the untrained net alone, so that neither interval nor p knows how seeds differ "
+            f"(NAME-random@1,NAME-random@2,... are others): {', '.join(single)}"
+        )
     if count["compared"]:
         section.text.append(
             f"{count['higher']} of {count['compared']} trained architectures score above their untrained twin. By the published test (unpaired t over "
             f"sites, one untrained draw, p < .05) {count['published']} do, after Bonferroni {count['published_bonferroni']}; by the paired test on "
-            f"resampled images and neurons, seeds of the untrained net resampled too, {count['ours_holm']} after Holm and {count['ours_bh']} after "
+            f"resampled images and neurons, to which the spread of seeds of the untrained net adds, {count['ours_holm']} after Holm and {count['ours_bh']} after "
             "Benjamini-Hochberg."
         )
     keys = [*("trained", "trained_low", "trained_high", "untrained", "untrained_sd", "n_seeds", "difference")]
