@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import xarray as xr
-from scipy import stats
+from scipy import optimize, stats
 
 from mousebench.analysis.collect import only
 from mousebench.paired import adjusted
@@ -30,8 +32,7 @@ def twins(scores: xr.Dataset) -> xr.Dataset:
     Published: unpaired t test over sites against one untrained draw (here the lowest seed), Bonferroni over architectures. Ours: the difference of the means over
     sites on the same resampled images and neurons, the untrained net being the mean over its seeds; Holm and Benjamini-Hochberg over architectures. A
     trained net began as one seed too, so that its mean may differ from theirs by the spread of seeds where training teaches nothing: the variance of
-    seeds counts 1 + 1 / n times. It comes from few of them, so that Student's t has Satterthwaite's (1946) degrees of freedom. With one seed
-    it is not known and left out.
+    seeds counts 1 + 1 / n times, with n - 1 degrees of freedom. With one seed it is not known and left out.
 
     Parameters
     ----------
@@ -89,15 +90,23 @@ def _twin(nets: xr.Dataset) -> dict[str, float]:
         n_seeds = len(twin_draws)
         images = float((draws[there].mean(0) - twin_draws.mean(0)).var(ddof=1))
         seeds = float(b.mean(1).var(ddof=1)) * (1 + 1 / n_seeds) if n_seeds > 1 else 0.0
-        # Student's t, as in ``paired``: a count of draws would end at 1 / 1,001
-        error = (images + seeds) ** 0.5
-        parts = images**2 / (int(nets.attrs["n_stimuli"]) - 1) + seeds**2 / max(n_seeds - 1, 1)
-        freedom = (images + seeds) ** 2 / parts if parts > 0 else 1.0
-        reach = float(stats.t.ppf(0.975, freedom)) * error
-        row["difference_low"], row["difference_high"] = row["difference"] - reach, row["difference"] + reach
+        error, reach = (images + seeds) ** 0.5, 0.0
         if error > 0:
-            row["p"] = float(2 * stats.t.sf(abs(row["difference"]) / error, freedom))
+            tail = _mixed_tail(seeds / (images + seeds), max(n_seeds - 1, 1), int(nets.attrs["n_stimuli"]) - 1)
+            row["p"] = tail(abs(row["difference"]) / error)
+            reach = error * float(optimize.brentq(lambda t: tail(t) - 0.05, 0, 1000))
+        row["difference_low"], row["difference_high"] = row["difference"] - reach, row["difference"] + reach
     return row
+
+
+def _mixed_tail(seeds: float, few: int, many: int) -> Callable[[float], float]:
+    """Return the two-sided p of t whose variance is of seeds, by that share, and of images.
+
+    Student's t (as in ``paired``: a count of draws would end at 1 / 1,001) of either number of degrees of freedom, mixed by the shares of variance in the manner of
+    Cochran and Cox (1950): at most .05 of nets that do not differ come below .05 for 3 to 10 seeds and any shares, at most .0017 below .05 / 30. With Satterthwaite's
+    degrees of freedom it is up to .077, and .018.
+    """
+    return lambda t: float(2 * (seeds * stats.t.sf(t, few) + (1 - seeds) * stats.t.sf(t, many)))
 
 
 def _mean(values: np.ndarray) -> float:

@@ -101,7 +101,7 @@ def regenerate(by_metric: Mapping[str, xr.Dataset], reliabilities: Mapping[str, 
     found = values_at_hand(by_metric, reliabilities)
     for row in next((table.rows for table in signature.tables if table.name == "dissociations"), []):
         a, p, b, q, splits, _, resampled = row
-        if ({a, b}, {p, q}) == PAPERS:
+        if (frozenset([str(a), str(b)]), frozenset([str(p), str(q)])) == PAPERS:
             found["dissociation"] = f"{a} in {p}, {b} in {q}: {_percent(splits)} of splits, {_percent(resampled)} of images and tasks resampled"
     rows: list[list[object]] = [
         [k, claim.text, claim.published, claim.needs, claim.how, found.get(claim.value)]
