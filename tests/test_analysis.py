@@ -65,6 +65,8 @@ def rdms(n_stimuli: int, n: int, seed: int) -> list[np.ndarray]:
         ("alexnet-random", {"parameters": 1}, {"trained": False, "twin_seed": 0}),
         ("taskonomy/curvature@latent", {"cluster": "3D"}, {"kind": "task", "task": "curvature", "latent": True}),
         ("taskonomy/encoder-random@latent-3", {"parameters": 1}, {"kind": "network", "twin_seed": 3, "latent": True}),
+        ("taskonomy/encoder-random@latent-3", {"parameters": 1}, {"architecture": "taskonomy/encoder@latent"}),
+        ("alexnet@crop", {"parameters": 1}, {"trained": True, "architecture": "alexnet@crop"}),
         ("pixels", {}, {"kind": "control", "trained": False}),
         ("squeezenet1_0+my-weights", {"parameters": 1}, {"architecture": "squeezenet1_0", "local": True}),
     ],
