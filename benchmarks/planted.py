@@ -222,7 +222,9 @@ def architectures(scores: xr.Dataset, world: PlantedWorld) -> Row:
     published, ours = found["p_published"].values, found["p"].values
     n = len(ours)
     return {
-        "Kendall's tau of architectures and their quality": float(kendalltau(quality, found["trained"].values).statistic),
+        "Kendall's tau of architectures and their quality": float(
+            kendalltau(quality, found["trained"].values).statistic
+        ),
         "a net: unpaired t, as published": (published < LEVEL).mean(),
         "a net: unpaired t, Bonferroni, as published": (published < LEVEL / n).mean(),
         "a net: paired, resampled, seeds": (ours < LEVEL).mean(),
@@ -319,7 +321,10 @@ def page(found: dict[str, list[Row]], options: str) -> str:
             (name for name in names if name.startswith(f"{section} |")), key=lambda name: name.partition(" | ")[0]
         )
         laws = [law for law in LAWS if any(name in row for name in mine for row in found[law])]
-        lines = ["| found | metric | " + " | ".join(LAWS[law] for law in laws) + " |", "| --- |" * 1 + " --- |" * (len(laws) + 1)]
+        lines = [
+            "| found | metric | " + " | ".join(LAWS[law] for law in laws) + " |",
+            "| --- |" * 1 + " --- |" * (len(laws) + 1),
+        ]
         for name in mine:
             _, what, metric = name.split(" | ")
             cells = [cell([row[name] for row in found[law] if name in row], law, what) for law in laws]

@@ -3,13 +3,14 @@
     python benchmarks/report.py
 
 All 24 tasks are regressors of 21 sites in 1,000 random 6-fold splits of 118 images. scikit-learn is timed on some splits and
-extrapolated (its time is proportional to their number); weights are asserted equal. Then the report of a planted world of 21 sites:
+extrapolated (its time is proportional to their number); weights are asserted equal. Then the report of 21 planted sites and
 the 84 models of Conwell et al. (2020), that is 30 nets, 30 untrained and 24 tasks, and the tasks' 24 latent spaces, with two metrics and 1,000
-draws, from results and Grams that are on disk.
+draws, from results and Grams that are on disk; the scores are made up, the RDMs are those of the planted world.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import time
@@ -18,17 +19,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import xarray as xr
 from _timing import best_of, machine, peak_gb
 from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import KFold
 from threadpoolctl import threadpool_limits
 
-from mousebench import analysis, scoring, store
+from mousebench import analysis, representations, store
 from mousebench.analysis.planted import PlantedWorld
 from mousebench.api import catalogue
-from mousebench.comparison import Comparison, Named, together
 from mousebench.linalg import upper_triangle
-from mousebench.progress import Silent
+from mousebench.plugins import result_name
 from mousebench.report import build
 from mousebench.report.planted import planted_latents, planted_world, rdm_of
 
@@ -104,22 +105,42 @@ def whole_report(world: PlantedWorld, folder: Path) -> None:
             build.write(build.as_json(inputs, made), folder / "report")
     size = (folder / "report" / "index.html").stat().st_size
     print(f"  page {size / 1e6:.1f} MB, peak memory {peak_gb():.2f} GB")
-    assert not any(section.gaps for section in made), [section.gaps for section in made]
+    gaps = [gap for section in made for gap in section.gaps if not gap.startswith("one seed")]
+    assert not gaps, gaps
 
 
 def stored(world: PlantedWorld, results: Path) -> int:
-    """Score a planted world, store what comes of it as ``mousebench score`` does, and return the number of models."""
-    metrics = [Named(name, catalogue().load("metrics", name), None) for name in build.FORMS]
-    for metric in metrics:
-        metric.thing.n_permutations = 20
-    benchmark = Named("planted", world, None)
-    comparisons = together([Comparison(benchmark, one, list(world.sites), 0, Silent()) for one in metrics])
+    """Store made-up results as ``mousebench score`` would, and the tasks' latent spaces; return the number of models."""
+    rng = np.random.default_rng(0)
+    stimuli = world.stimuli()
     models = {name: model for name, model in world.models().items() if "-random@" not in name}
+    of_site = rng.uniform(0.1, 0.5, len(world.sites))
     for name, model in models.items():
-        for comparison in comparisons:
-            result = scoring.score_model(Named(name, model, None), comparison)
-            store.write(result, store.result_path(results, "planted", world.version, comparison.metric.identifier, name))
+        key = representations.representation_key(model.fingerprint, "", "")
+        if name.endswith("@latent"):
+            representations.get(model, stimuli, name=result_name(name), key=key)
+        for metric in build.FORMS:
+            score = of_site + 0.05 * rng.normal() + 0.02 * rng.normal(size=len(world.sites))
+            result = made_up(name, metric, score, rng, world).assign_attrs(
+                provenance=json.dumps({"representation": key})
+            )
+            store.write(result, store.result_path(results, "planted", world.version, metric, name))
     return len(models)
+
+
+def made_up(model: str, metric: str, score: np.ndarray, rng: np.random.Generator, world: PlantedWorld) -> xr.Dataset:
+    """Return a result of the size that one has, with 1,000 draws and permutations and 60 layers."""
+    n = len(score)
+    draws = (score[:, None] + 0.03 * rng.normal(size=(n, 1000))).astype(np.float32)
+    numbers = {"score": score, "raw": 0.9 * score, "ceiling": np.full(n, 0.9), "null_p": np.full(n, 0.01)}
+    numbers |= {"n_layers": np.full(n, 60), "n_stimuli": np.full(n, world.n_stimuli), "n_neuroids": np.full(n, 60)}
+    columns = {name: ("site", value) for name, value in numbers.items()}
+    columns |= dict.fromkeys(("score_draws", "raw_draws"), (("site", "bootstrap"), draws))
+    columns["null"] = (("site", "permutation"), 0.03 * rng.normal(size=(n, 1000)))
+    columns["weight"] = (("site", "layer"), rng.random((n, 60)))
+    attrs = {"model": model, "benchmark": "planted", "benchmark_version": world.version, "metric": metric}
+    attrs |= {"metric_version": 1, "seed": 0, "simulated": 1, "format": store.FORMAT}
+    return xr.Dataset(columns, {"site": list(world.sites)}, attrs)
 
 
 @contextmanager

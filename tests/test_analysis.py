@@ -374,7 +374,9 @@ def test_resampled_tasks_vary_as_the_mean_of_others_would() -> None:
     rng = np.random.default_rng(17)
     values = rng.normal(size=(7, 3))
     weight = xr.DataArray(
-        np.repeat(values[None], 20_000, axis=0), {"task": list(CLUSTERS), "site": list("xyz")}, ("bootstrap", "task", "site")
+        np.repeat(values[None], 20_000, axis=0),
+        {"task": list(CLUSTERS), "site": list("xyz")},
+        ("bootstrap", "task", "site"),
     )
     found = analysis.resampled_tasks(weight, CLUSTERS)
     whole = analysis.by_cluster(weight, CLUSTERS)

@@ -41,7 +41,7 @@ def twins(scores: xr.Dataset) -> xr.Dataset:
 
     Returns
     -------
-    Dataset along architecture, the highest trained mean first
+    Dataset along architecture, the highest trained mean first, then the highest untrained one
         ``trained``, ``trained_low``, ``trained_high``, ``untrained`` (mean over seeds), ``untrained_sd`` (over seeds), ``n_seeds``,
         ``difference``, ``difference_low``, ``difference_high``, ``p``, ``p_holm``, ``p_bh``, ``dz`` (mean over sites by its standard deviation), ``t_published``,
         ``p_published``, ``parameters``, ``depth``, ``n_layers``. NaN where one of the two was not scored.
@@ -56,7 +56,8 @@ def twins(scores: xr.Dataset) -> xr.Dataset:
         return xr.Dataset(coords={"architecture": np.array([], dtype=str)})
     columns["p_holm"], columns["p_bh"] = adjusted(columns["p"], "holm"), adjusted(columns["p"], "fdr_bh")
     found = xr.Dataset({key: ("architecture", value) for key, value in columns.items()}, {"architecture": names})
-    return found.isel(architecture=np.argsort(-np.nan_to_num(columns["trained"], nan=-np.inf), kind="stable"))
+    order = np.lexsort([-np.nan_to_num(columns[key], nan=-np.inf) for key in ("untrained", "trained")])
+    return found.isel(architecture=order)
 
 
 def _twin(nets: xr.Dataset) -> dict[str, float]:

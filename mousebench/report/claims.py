@@ -102,12 +102,15 @@ def regenerate(by_metric: Mapping[str, xr.Dataset], reliabilities: Mapping[str, 
     for row in next((table.rows for table in signature.tables if table.name == "dissociations"), []):
         a, p, b, q, splits, _, resampled = row
         if (frozenset([str(a), str(b)]), frozenset([str(p), str(q)])) == PAPERS:
-            found["dissociation"] = f"{a} in {p}, {b} in {q}: {_percent(splits)} of splits, {_percent(resampled)} of images and tasks resampled"
+            found["dissociation"] = (
+                f"{a} in {p}, {b} in {q}: {_percent(splits)} of splits, {_percent(resampled)} of images and tasks resampled"
+            )
     rows: list[list[object]] = [
         [k, claim.text, claim.published, claim.needs, claim.how, found.get(claim.value)]
         for k, claim in enumerate(CLAIMS, 1)
     ]
-    section.text += ["The commands are for bash, and mean by their names:", *NAMES]
+    section.text.append("The commands are for bash, and mean by their names:")
+    section.code += NAMES
     section.tables.append(
         Table(
             "claims",
@@ -170,7 +173,7 @@ def _add_published(found: dict[str, str], scores: xr.Dataset) -> None:
 
 def _add_single_layers(found: dict[str, str], scores: xr.Dataset) -> None:
     """Say what the best single layer gives; ours is chosen in the training folds, the paper's on the score that it reports."""
-    nets = analysis.only(scores, kind="network", local=False)
+    nets = analysis.only(scores, kind="network")
     trained, untrained = (analysis.only(nets, trained=one)["raw"] for one in (True, False))
     found["rsa_mean"] = ", ".join(
         f"{name} {number(float(some.mean()))}"

@@ -86,4 +86,3 @@ def planted_inputs(seed: int, found: Catalogue, progress: Progress, *, effect: b
             f"planted: sites are driven by {dict(world.weights('VISp.L4'))} in VISp, by {dict(world.weights('VISl.L4'))} in VISl"
         ],
     )
-

@@ -141,7 +141,7 @@ def sensitivity(by_metric: Mapping[str, xr.Dataset]) -> Section:
     found = analysis.metric_agreement({name: analysis.site_mean(one) for name, one in by_metric.items()})
     names = found["metric"].values.tolist()
     rows = [
-        [a, b, *(float(found[key][i, j]) for key in ("spearman", "kendall", "n"))]
+        [a, b, *(float(found[key][i, j]) for key in ("spearman", "kendall")), int(found["n"][i, j])]
         for i, a in enumerate(names)
         for j, b in enumerate(names)
         if i < j
@@ -174,6 +174,9 @@ def batch_norm(scores: xr.Dataset) -> Section:
         else:
             section.gaps.append(f"{name} has not been scored")
     if rows:
+        section.text.append(
+            "Untrained and in evaluation mode, a batch normalisation changes nothing but by rounding, so that of the same seed both untrained nets score alike."
+        )
         section.tables.append(
             Table(section.name, "Mean score over sites.", ["model", "mean", "low", "high"], plain(rows))
         )

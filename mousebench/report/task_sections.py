@@ -102,7 +102,14 @@ def _add_variance(section: Section, chosen: xr.Dataset) -> None:
             "The same questions with tasks as the units: cluster labels permuted among tasks 10,000 times; the same with images (and neurons, where "
             "the data have them) resampled, which is what we would defend; a mixed model with crossed random intercepts of task and site. How often each finds what is not there: "
             f"docs/validity-report.md. {mixed.attrs.get('note', '')}".strip(),
-            ["term", "p, labels permuted", "p, images resampled too", "omega_sq", "chi2, mixed model", "p, mixed model"],
+            [
+                "term",
+                "p, labels permuted",
+                "p, images resampled too",
+                "omega_sq",
+                "chi2, mixed model",
+                "p, mixed model",
+            ],
             plain(ours),
         )
     )
