@@ -64,6 +64,7 @@ def split_weights(
     names, pairs, sd = task_columns(tasks)
     y = np.column_stack([upper_triangle(rdm) for rdm in sites.values()])
     n_stimuli = len(next(iter(sites.values())))
+    near = _all_pairs(pairs, y) > 0
     progress = progress or Silent()
     progress.start("splits of the images", n_splits)
     weight = np.empty((n_splits, len(names), len(sites)), dtype=np.float32)
@@ -71,7 +72,7 @@ def split_weights(
     for split in range(n_splits):
         partition = Partition(kfold(n_stimuli, N_FOLDS, seed + split))
         regressors = Regressors(pairs, partition)
-        found = regressors.score_within(regressors.moments(y[partition.order]))
+        found = regressors.score_within(regressors.moments(y[partition.order]), near)
         weight[split], r[split], cv_r2[split] = found.weight, np.tanh(np.arctanh(found.r).mean(0)), found.cv_r2
         progress.advance(1)
     progress.finish()
@@ -85,6 +86,12 @@ def split_weights(
         },
         {"task": names, "site": list(sites)},
     )
+
+
+def _all_pairs(pairs: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the weights (task, site) of a fit on all pairs, which those of a part are near to."""
+    x = pairs - pairs.mean(0)
+    return solve_nnls(definite(x.T @ x), x.T @ (y - y.mean(0)))
 
 
 def image_bootstrap(
@@ -102,7 +109,7 @@ def image_bootstrap(
     n_stimuli = len(next(iter(sites.values())))
     first, second = np.triu_indices(n_stimuli, 1)
     design = np.column_stack([np.ones(len(pairs)), pairs, y])
-    n_tasks = len(names)
+    n_tasks, near = len(names), _all_pairs(pairs, y) > 0
     weight = np.empty((n_draws, n_tasks, len(sites)), dtype=np.float32)
     for draw, counts in enumerate(image_counts(n_stimuli, seed, n_draws)):
         times = counts[first] * counts[second]
@@ -111,7 +118,7 @@ def image_bootstrap(
         products = (rows * times[some, None]).T @ rows
         total, sums = products[0, 0], products[0, 1:]
         centred = products[1:, 1:] - np.outer(sums, sums) / total
-        weight[draw] = solve_nnls(definite(centred[:n_tasks, :n_tasks]), centred[:n_tasks, n_tasks:])
+        weight[draw] = solve_nnls(definite(centred[:n_tasks, :n_tasks]), centred[:n_tasks, n_tasks:], near)
     return xr.DataArray(weight, {"task": names, "site": list(sites)}, ("bootstrap", "task", "site"))
 
 
