@@ -304,7 +304,7 @@ SECTIONS = {
     "twins": (
         "Trained nets against their untrained twins",
         "{n_nets} architectures, {n_twins} seeds of each untrained. Either way: a net that is below its twins counts too. As published, sites are replicates and one seed stands for all. "
-        "Ours counts the spread of seeds, of which the trained net is one too, with few degrees of freedom: it misses small differences.",
+        "Ours counts the spread of seeds, pooled over architectures, of which the trained net is one too.",
     ),
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import xarray as xr
@@ -32,7 +32,7 @@ def twins(scores: xr.Dataset) -> xr.Dataset:
     Published: unpaired t test over sites against one untrained draw (here the lowest seed), Bonferroni over architectures. Ours: the difference of the means over
     sites on the same resampled images and neurons, the untrained net being the mean over its seeds; Holm and Benjamini-Hochberg over architectures. A
     trained net began as one seed too, so that its mean may differ from theirs by the spread of seeds where training teaches nothing: the variance of
-    seeds counts 1 + 1 / n times, with n - 1 degrees of freedom. With one seed it is not known and left out.
+    seeds counts 1 + 1 / n times. It is pooled over architectures, as few seeds of one say little; with one seed of each it is not known and left out.
 
     Parameters
     ----------
@@ -50,7 +50,9 @@ def twins(scores: xr.Dataset) -> xr.Dataset:
         lambda some: some.isel(model=~some["local"].values | some["trained"].values)
     )
     names = list(dict.fromkeys(nets["architecture"].values.astype(str).tolist()))
-    rows = [_twin(only(nets, architecture=name)) for name in names]
+    parts = [only(nets, architecture=name) for name in names]
+    spread = _spread_of_seeds(parts)
+    rows = [_twin(part, *spread) for part in parts]
     columns = {key: np.array([row[key] for row in rows]) for key in (rows[0] if rows else {})}
     if not rows:
         return xr.Dataset(coords={"architecture": np.array([], dtype=str)})
@@ -60,7 +62,21 @@ def twins(scores: xr.Dataset) -> xr.Dataset:
     return found.isel(architecture=order)
 
 
-def _twin(nets: xr.Dataset) -> dict[str, float]:
+def _untrained_means(nets: xr.Dataset) -> np.ndarray:
+    """Return the mean score (seed) of untrained nets over the sites that all of an architecture's have."""
+    there = np.isfinite(nets["score"].values).all(0)
+    return np.asarray(only(nets, trained=False)["score"].values[:, there].mean(1)) if there.any() else np.empty(0)
+
+
+def _spread_of_seeds(parts: Sequence[xr.Dataset]) -> tuple[float, int]:
+    """Return the variance of mean scores between seeds of an architecture, pooled over all, and its degrees of freedom."""
+    several = [means for means in map(_untrained_means, parts) if len(means) > 1]
+    freedom = sum(len(means) - 1 for means in several)
+    squares = sum(float(np.square(means - means.mean()).sum()) for means in several)
+    return (squares / freedom if freedom else 0.0), freedom
+
+
+def _twin(nets: xr.Dataset, between: float, freedom: int) -> dict[str, float]:
     trained, untrained = only(nets, trained=True), only(nets, trained=False)
     some = nets.isel(model=0)
     row = dict.fromkeys(_MEASURED, float("nan"))
@@ -90,10 +106,10 @@ def _twin(nets: xr.Dataset) -> dict[str, float]:
     if draws.shape[1]:
         n_seeds = len(twin_draws)
         images = float((draws[there].mean(0) - twin_draws.mean(0)).var(ddof=1))
-        seeds = float(b.mean(1).var(ddof=1)) * (1 + 1 / n_seeds) if n_seeds > 1 else 0.0
+        seeds = between * (1 + 1 / n_seeds)
         error, reach = (images + seeds) ** 0.5, 0.0
         if error > 0:
-            tail = _mixed_tail(seeds / (images + seeds), max(n_seeds - 1, 1), int(nets.attrs["n_stimuli"]) - 1)
+            tail = _mixed_tail(seeds / (images + seeds), max(freedom, 1), int(nets.attrs["n_stimuli"]) - 1)
             row["p"] = tail(abs(row["difference"]) / error)
             reach = error * float(optimize.brentq(lambda t: tail(t) - 0.05, 0, 1000))
         row["difference_low"], row["difference_high"] = row["difference"] - reach, row["difference"] + reach

@@ -26,10 +26,10 @@ def architectures(scores: xr.Dataset) -> Section:
     if alone:
         section.gaps.append(f"not scored both trained and untrained: {', '.join(alone)}")
     single = [name for name, n in zip(names, found["n_seeds"].values, strict=True) if n == 1]
-    if single:
+    if single and len(single) == (found["n_seeds"].values > 0).sum():
         section.gaps.append(
-            "one seed of the untrained net alone, so that neither interval nor p knows how seeds differ "
-            f"(NAME-random@1,NAME-random@2,... are others): {', '.join(single)}"
+            "one seed of each untrained net alone, so that neither intervals nor p know how seeds differ "
+            "(NAME-random@1,NAME-random@2,... are others)"
         )
     if count["compared"]:
         section.text.append(
