@@ -19,6 +19,7 @@ _JITTER = 1e-10  # share of the mean diagonal, added where layers are linearly d
 _FLAT = 1e-12  # a gradient below this share of the largest covariance is rounding
 _MAX_ACTIVE = 64  # layers that a target may have in lockstep
 _MANY = 5000  # layers x targets from which lockstep is faster than one target at a time
+_ROUNDS = 10  # exchanges of layers before a target goes another way
 _CHUNK = 1024  # targets at a time
 
 
@@ -123,8 +124,8 @@ class Regressors:
     def _parts(self, rows: np.ndarray) -> list[np.ndarray]:
         return [rows[block] for _, _, block in self.partition.blocks]
 
-    def fit(self, factor: Factor, moments: Moments) -> tuple[np.ndarray, np.ndarray]:
-        """Fit all targets on the training pairs of one fold.
+    def fit(self, factor: Factor, moments: Moments, near: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Fit all targets on the training pairs of one fold; ``near`` as in `solve_nnls`.
 
         Returns
         -------
@@ -135,11 +136,11 @@ class Regressors:
         """
         mean_y = _sum_blocks(factor.train, moments.sum_y) / factor.n
         cross = _sum_blocks(factor.train, moments.sum_xy) - factor.n * np.outer(factor.mean_x, mean_y)
-        weight = solve_nnls(factor.gram, cross)
+        weight = solve_nnls(factor.gram, cross, near)
         return weight, mean_y - factor.mean_x @ weight
 
-    def score_within(self, moments: Moments) -> WithinScores:
-        """Score predictions on the pairs with both images in the held-out fold.
+    def score_within(self, moments: Moments, near: np.ndarray | None = None) -> WithinScores:
+        """Score predictions on the pairs with both images in the held-out fold; ``near`` as in `solve_nnls`.
 
         Returns
         -------
@@ -150,7 +151,7 @@ class Regressors:
         fold_weight = []
         for factor in self.factors:
             block = self.partition.within(factor.fold)
-            weight, intercept = self.fit(factor, moments)
+            weight, intercept = self.fit(factor, moments, near)
             weights = weights + weight
             fold_weight.append(weight[:, 0])
             if block is None:
@@ -242,7 +243,7 @@ def _sum_blocks(train: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.asarray(total.reshape(values.shape[1:]))
 
 
-def solve_nnls(gram: np.ndarray, cross: np.ndarray) -> np.ndarray:
+def solve_nnls(gram: np.ndarray, cross: np.ndarray, near: np.ndarray | None = None) -> np.ndarray:
     """Minimise |y - x w| over w >= 0 for many y.
 
     Many targets are solved in lockstep (`_lockstep`). Where they are few, and for those that keep many layers,
@@ -254,6 +255,8 @@ def solve_nnls(gram: np.ndarray, cross: np.ndarray) -> np.ndarray:
         x'x, positive definite.
     cross : float64 (layer, target)
         x'y.
+    near : bool (layer, target), optional
+        Which layers have a weight in a problem much like this one: where they are few, that is a faster way (`_pivot`).
 
     Returns
     -------
@@ -265,6 +268,9 @@ def solve_nnls(gram: np.ndarray, cross: np.ndarray) -> np.ndarray:
         return np.asarray(np.maximum(cross / gram, 0))
     weight = np.zeros(cross.shape)
     rest = np.flatnonzero((cross > 0).any(0))  # without one positive correlation all weights are 0
+    if near is not None:
+        weight[:, rest], done = _pivot(gram, cross[:, rest], near[:, rest])
+        rest = rest[~done]
     if rest.size * len(gram) >= _MANY:
         parts = [rest[start : start + _CHUNK] for start in range(0, rest.size, _CHUNK)]
         solved = []
@@ -278,6 +284,33 @@ def solve_nnls(gram: np.ndarray, cross: np.ndarray) -> np.ndarray:
         for target, column in zip(rest, rotated.T, strict=True):
             weight[:, target] = nnls(upper, column)[0]
     return weight
+
+
+def _pivot(gram: np.ndarray, cross: np.ndarray, near: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Exchange all layers that are on the wrong side together, from a guess on (Portugal, Judice and Vicente 1994).
+
+    Returns
+    -------
+    weight : float64 (layer, target)
+    solved : bool (target)
+        False for a target that still has one on the wrong side after ``_ROUNDS``; its weights are 0.
+    """
+    goal, used = cross.T, near.T.copy()
+    flat = _FLAT * np.abs(goal).max(1, initial=0)
+    weight, live = np.zeros(goal.shape), np.arange(len(goal))
+    for _ in range(_ROUNDS):
+        has = used[live]
+        # a layer without a weight is an equation of its own, 1 w = 0
+        systems = np.where(has[:, :, None] & has[:, None, :], gram, np.eye(len(gram)))
+        found = np.linalg.solve(systems, np.where(has, goal[live], 0)[:, :, None])[:, :, 0]
+        wrong = np.where(has, found <= 0, goal[live] - found @ gram > flat[live, None])
+        right = ~wrong.any(1)
+        weight[live[right]] = found[right]
+        used[live] ^= wrong
+        live = live[~right]
+        if not live.size:
+            break
+    return weight.T, ~np.isin(np.arange(len(goal)), live)
 
 
 def _lockstep(gram: np.ndarray, cross: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -57,6 +57,7 @@ def _head(report: Report, command: str) -> str:
     lines = [
         "# Validity",
         f"Made by `{command}` with mousebench {__version__}, seed {report.seed}; not written by hand. The same command gives the same figures.",
+        "This page is about metrics; what the analyses of `mousebench report` find in worlds with and without an effect is in [validity-report.md](validity-report.md).",
         "Every figure comes from simulated data whose answer is known. A cell shows the value, its 95 % Monte Carlo interval in "
         "brackets (from the number of worlds), and whether it is within the bounds that the head of the column asks for: yes, **no**, or "
         "unclear, where it lies outside by less than its Monte Carlo error. Published recipes "

@@ -65,6 +65,8 @@ def rdms(n_stimuli: int, n: int, seed: int) -> list[np.ndarray]:
         ("alexnet-random", {"parameters": 1}, {"trained": False, "twin_seed": 0}),
         ("taskonomy/curvature@latent", {"cluster": "3D"}, {"kind": "task", "task": "curvature", "latent": True}),
         ("taskonomy/encoder-random@latent-3", {"parameters": 1}, {"kind": "network", "twin_seed": 3, "latent": True}),
+        ("taskonomy/encoder-random@latent-3", {"parameters": 1}, {"architecture": "taskonomy/encoder@latent"}),
+        ("alexnet@crop", {"parameters": 1}, {"trained": True, "architecture": "alexnet@crop"}),
         ("pixels", {}, {"kind": "control", "trained": False}),
         ("squeezenet1_0+my-weights", {"parameters": 1}, {"architecture": "squeezenet1_0", "local": True}),
     ],
@@ -131,9 +133,25 @@ def test_seeds_that_differ_much_widen_the_interval() -> None:
         found = analysis.twins(analysis.table(some, facts)).sel(architecture="alexnet")
         return float(found["difference_high"] - found["difference_low"])
 
-    # the standard error of five values 0.1 apart is 0.158 / root 5
-    assert width(0.1) == pytest.approx(2 * 1.96 * 0.1 * np.sqrt(2.5) / np.sqrt(5), rel=0.1)
+    # five seeds 0.1 apart have a variance of 0.025; the trained net is a sixth, their spread has 4 degrees of freedom
+    assert width(0.1) == pytest.approx(2 * stats.t.ppf(0.975, 4) * np.sqrt(0.025 * 6 / 5), rel=0.01)
     assert width(0.0) < 0.01
+
+
+def test_a_net_that_is_one_more_seed_is_rarely_said_to_differ() -> None:
+    rng = np.random.default_rng(14)
+    sites = rng.random(10)
+
+    def net() -> xr.Dataset:
+        some = []
+        for end in ("", "-random", "-random@1", "-random@2"):
+            score = sites + 0.1 * rng.normal() + 0.03 * rng.normal()  # a seed of its own, and images as it happens
+            some.append(result(f"alexnet{end}", score, score[:, None] + 0.03 * rng.normal(size=100)))
+        return analysis.twins(analysis.table(some, facts))
+
+    p = np.array([float(net()["p"][0]) for _ in range(40)])
+    assert (p < 0.05).sum() <= 6  # 2 +- 1.4 at .05, at most 6 with probability .99
+    assert (p < 0.5).sum() > 10
 
 
 def test_an_architecture_without_its_twin_is_there_with_gaps() -> None:
@@ -220,6 +238,47 @@ def test_label_permutation_holds_its_level_where_sites_are_correlated() -> None:
     # 100 tests at .05: 5 +- 2.2, so at most 13 with probability .999
     assert (np.array(ours) < 0.05).sum() <= 13
     assert (np.array(published) < 0.05).mean() > 0.5
+
+
+def shared_by_cluster(rng: np.random.Generator, own: float, effect: float = 0.0) -> xr.Dataset:
+    """Return tasks whose clusters go with the images of a world as it happens, and resamples that know how far."""
+    of = np.unique(list(CLUSTERS.values()), return_inverse=True)[1]
+    cluster, draws = rng.normal(size=(3, 10)), rng.normal(size=(200, 3, 10))
+    values = effect * of[:, None] + cluster[of] + own * rng.normal(size=(7, 10))
+    some = [
+        result(f"taskonomy/{task}@latent", row, row[:, None] + draws[:, of[k]].T)
+        for k, (task, row) in enumerate(zip(CLUSTERS, values, strict=True))
+    ]
+    return analysis.task_scores(analysis.table(some, facts), latent=True)
+
+
+def test_what_clusters_share_on_these_images_alone_is_not_found_on_others() -> None:
+    rng = np.random.default_rng(15)
+    found = [
+        analysis.label_permutation(shared_by_cluster(rng, 0.1), n_permutations=199)["interaction"] for _ in range(60)
+    ]
+    p, resampled = (np.array([one[name] for one in found]) for name in ("p", "p_resampled"))
+    assert (p < 0.05).mean() > 0.5
+    assert (resampled < 0.05).mean() < 0.1
+    far = analysis.label_permutation(shared_by_cluster(rng, 0.1, effect=5.0), n_permutations=999)["cluster"]
+    assert far["p_resampled"] < 0.05
+
+
+def test_resamples_that_change_nothing_leave_permuted_labels_as_they_are() -> None:
+    tasks = task_table(np.random.default_rng(16).normal(size=(7, 10)))
+    for term in analysis.label_permutation(tasks, n_permutations=300).values():
+        assert term["p_resampled"] == term["p"]
+    without = tasks.isel(bootstrap=slice(0))
+    assert np.isnan(analysis.label_permutation(without, n_permutations=20)["cluster"]["p_resampled"])
+
+
+def test_tasks_of_single_images_are_those_of_the_paper() -> None:
+    from mousebench_plugins.models.taskonomy import PAPER_21, SCORED_24
+
+    names = [f"taskonomy/{task}@latent" for task in SCORED_24]
+    table = analysis.table([result(name, np.zeros(10)) for name in names], analysis.catalogue_facts)
+    single = analysis.task_scores(table, latent=True, single_image=True)
+    assert set(single["task"].values.tolist()) == set(PAPER_21) - {"colorization"}
 
 
 def test_the_mixed_model_finds_the_spread_of_tasks_and_of_sites() -> None:
@@ -309,6 +368,23 @@ def test_a_dissociation_is_counted_by_hand() -> None:
         here, there = ((a - b).sel(area=str(one[name].item())).values for name in ("area_a", "area_b"))
         assert float(one["share"]) == ((here > 0) & (there < 0)).mean()
         assert float(one["share"]) >= ((here < 0) & (there > 0)).mean()
+
+
+def test_resampled_tasks_vary_as_the_mean_of_others_would() -> None:
+    rng = np.random.default_rng(17)
+    values = rng.normal(size=(7, 3))
+    weight = xr.DataArray(
+        np.repeat(values[None], 20_000, axis=0),
+        {"task": list(CLUSTERS), "site": list("xyz")},
+        ("bootstrap", "task", "site"),
+    )
+    found = analysis.resampled_tasks(weight, CLUSTERS)
+    whole = analysis.by_cluster(weight, CLUSTERS)
+    assert found.dims == whole.dims
+    np.testing.assert_allclose(found.mean("bootstrap"), whole.isel(bootstrap=0), atol=0.03)
+    for cluster, rows in (("A", slice(3)), ("B", slice(3, 5))):
+        expected = values[rows].var(0, ddof=1) / len(values[rows])
+        np.testing.assert_allclose(found.sel(cluster=cluster).var("bootstrap"), expected, rtol=0.05)
 
 
 def test_metrics_that_rank_alike_agree() -> None:

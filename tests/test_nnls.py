@@ -247,6 +247,16 @@ def test_solve_nnls_is_scipy_s_on_the_full_data(n_layers: int) -> None:
     assert (expected > 0).any()
 
 
+@pytest.mark.parametrize("wrong", [0.0, 0.2, 1.0])
+def test_weights_do_not_depend_on_the_guess_from_which_they_are_sought(wrong: float) -> None:
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(200, 20)) + rng.normal(size=(200, 1))
+    y = x @ rng.normal(size=(20, 40)) + rng.normal(size=(200, 40))
+    expected = np.stack([nnls(x, column)[0] for column in y.T], axis=1)
+    near = (expected > 0) ^ (rng.random(expected.shape) < wrong)
+    np.testing.assert_allclose(solve_nnls(x.T @ x, x.T @ y, near), expected, atol=1e-10)
+
+
 def test_solve_nnls_without_a_positive_correlation_gives_zeros() -> None:
     rng = np.random.default_rng(0)
     x = np.abs(rng.normal(size=(30, 4)))

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,8 @@ from conftest import Cli, files
 from test_analysis import CLUSTERS, SITES, facts, rdms, result
 
 from mousebench import analysis
-from mousebench.report import build, figures, page
+from mousebench.api import catalogue
+from mousebench.report import build, claims, figures, page
 from mousebench.report.content import number, plain
 
 pytest.importorskip("matplotlib")
@@ -169,6 +172,37 @@ def test_figures_of_nothing_are_drawn(kind: str, data: dict) -> None:
     svg, png = figures.draw(kind, data)
     assert b"<svg" in svg
     assert len(png) > 500
+
+
+def test_the_names_in_the_commands_are_those_of_models() -> None:
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("the commands are for bash")
+    script = "; ".join((*claims.NAMES, "echo $NETS,$TWINS,$TASKS,$LATENTS"))
+    done = subprocess.run([bash, "-c", script], capture_output=True, text=True, check=True)
+    names = done.stdout.strip().split(",")
+    assert len(names) == len(set(names)) == 30 + 30 + 24 + 24
+    assert all(catalogue().has("models", name) for name in names)
+
+
+def test_claims_about_single_layers_are_those_of_rsa(full: build.Inputs) -> None:
+    scores = full.scores["rsa-nnls"]
+    found = claims.values_at_hand({"rsa": scores}, {})
+    nets = analysis.only(scores, kind="network")
+    trained = float(analysis.only(nets, trained=True)["raw"].mean())
+    assert found["rsa_mean"].startswith(f"trained {number(trained)}, untrained ")
+    top = nets["raw"].max("model")
+    best = str(top["site"].values[top.values.argmax()])
+    assert found["rsa_sites"].startswith(f"{best} {number(float(top.max()))} ... ")
+    assert "pretraining" not in found
+
+
+def test_the_papers_dissociation_is_in_the_table_of_claims(content: dict) -> None:
+    rows = section(content, "claims")["tables"][0]["rows"]
+    assert [row[0] for row in rows] == list(range(1, 23))
+    known = {row[1]: row[5] for row in rows}
+    assert known["6 areas x 4 layers, 21 recorded sites"] == str(len(SITES))
+    assert known["2021: cells, cells at r >= .8, size of the projection"].endswith("4,096")
 
 
 @pytest.mark.slow

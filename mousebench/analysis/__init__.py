@@ -12,6 +12,7 @@ from mousebench.analysis.signatures import (
     dissociations,
     drop_one,
     image_bootstrap,
+    resampled_tasks,
     split_weights,
     summary,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "mixed_model",
     "only",
     "posthoc",
+    "resampled_tasks",
     "site_mean",
     "size_and_depth",
     "split_weights",

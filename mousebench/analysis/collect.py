@@ -125,7 +125,7 @@ def describe(model: str, known: Mapping[str, Any]) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``architecture``: the name without ``-random``, variant and weights of one's own; ``kind``: "network", "task" (an encoder that
+        ``architecture``: the name without ``-random``, seed and weights of one's own; ``kind``: "network", "task" (an encoder that
         has a cluster) or "control"; ``trained``; ``twin_seed``: of an untrained net, -1 for others; ``task``; ``cluster``; ``latent``;
         ``local``: whether it has weights or layers that nobody reviewed; ``parameters``, ``depth``: NaN where unknown.
     """
@@ -134,9 +134,10 @@ def describe(model: str, known: Mapping[str, Any]) -> dict[str, Any]:
     untrained = base.endswith(RANDOM)
     cluster = str(known.get("cluster", ""))
     kind = "task" if cluster else "network" if "parameters" in known else "control"
-    seed = re.search(r"(?:^|-)(\d+)$", variant)
+    seed = re.search(r"(?:^|-)(\d+)$", variant) if untrained else None
+    way = variant[: seed.start()] if seed else variant  # other images, or other layers: no twin of the net as it is
     return {
-        "architecture": base.removesuffix(RANDOM),
+        "architecture": base.removesuffix(RANDOM) + (f"@{way}" if way else ""),
         "kind": kind,
         "trained": not untrained and kind != "control",
         "twin_seed": (int(seed[1]) if seed else 0) if untrained else -1,

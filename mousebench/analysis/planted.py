@@ -9,6 +9,7 @@ and training teaches nothing: whatever is found is a mistake.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +38,8 @@ WEIGHTS: Mapping[str, Mapping[str, float]] = {
     "VISl": {"2D": 0.2, "Semantic": 1.0, "3D": 0.4},
     "VISal": {"2D": 0.4, "Semantic": 0.6, "3D": 0.8},
     "VISpm": {"2D": 0.4, "Semantic": 0.6, "3D": 0.6},
+    "VISam": {"2D": 0.4, "Semantic": 0.8, "3D": 0.6},
+    "VISrl": {"2D": 0.6, "Semantic": 0.2, "3D": 0.8},
 }
 _WIDTH = 12  # features of a bank
 _LAYERS = 5
@@ -49,13 +52,9 @@ class PlantedModel:
     Attributes
     ----------
     features : dict of layer to float64 (stimulus, feature)
-    name : str
-        Says what it is in the fingerprint.
     """
 
     features: dict[str, np.ndarray]
-    name: str
-    seed: int
 
     @property
     def layers(self) -> Sequence[str]:
@@ -64,8 +63,9 @@ class PlantedModel:
 
     @property
     def fingerprint(self) -> Mapping[str, str]:
-        """What the features follow from."""
-        return {"planted": self.name, "seed": str(self.seed)}
+        """A hash of the features."""
+        parts = [part for layer, values in self.features.items() for part in (layer.encode(), values.tobytes())]
+        return {"features": hashlib.sha256(b"".join(parts)).hexdigest()}
 
     def activations(self, images: np.ndarray, layers: Sequence[str]) -> Mapping[str, np.ndarray]:
         """Return the features of images that are those of the world: an image's first pixels hold its number."""
@@ -87,6 +87,8 @@ class PlantedWorld:
     n_stimuli, n_neuroids, repetitions : int
     noise : float
         Standard deviation of a trial in units of a neuroid's.
+    twins : int
+        Seeds of each untrained net.
     """
 
     seed: int
@@ -97,6 +99,7 @@ class PlantedWorld:
     n_neuroids: int = 60
     repetitions: int = 10
     noise: float = 2.0
+    twins: int = 3
     sites: Sequence[str] = SITES
     version: int = 1
     simulated: bool = True
@@ -146,19 +149,19 @@ class PlantedWorld:
             rng = np.random.default_rng([self.seed, 3, number])
             own = self._own(rng, self.banks[cluster])
             path = self._path(rng, own)
-            found[f"taskonomy/{task}"] = PlantedModel(path, task, self.seed)
-            found[f"taskonomy/{task}@latent"] = PlantedModel({"latent": own}, f"{task}@latent", self.seed)
+            found[f"taskonomy/{task}"] = PlantedModel(path)
+            found[f"taskonomy/{task}@latent"] = PlantedModel({"latent": own})
         everything = np.concatenate([self.banks[name] for name in ("2D", "Semantic", "3D")], axis=1)
         for number, name in enumerate(self.architectures):
             rng = np.random.default_rng([self.seed, 4, number])
             learned = self._own(rng, 2 * self.quality[name] * everything, noise=1.0)
             nothing = self._own(rng, np.zeros_like(everything), noise=1.0)
-            found[name] = PlantedModel(self._path(rng, learned if self.effect else nothing), name, self.seed)
-            for seed in range(3):
+            found[name] = PlantedModel(self._path(rng, learned if self.effect else nothing))
+            for seed in range(self.twins):
                 draw = np.random.default_rng([self.seed, 5, number, seed])
                 twin = self._path(draw, self._own(draw, np.zeros_like(everything), noise=1.0))
                 variant = f"@{seed}" if seed else ""
-                found[f"{name}-random{variant}"] = PlantedModel(twin, f"{name}-random{variant}", self.seed)
+                found[f"{name}-random{variant}"] = PlantedModel(twin)
         return found
 
     def _own(self, rng: np.random.Generator, bank: np.ndarray, noise: float = 0.6) -> np.ndarray:

@@ -21,6 +21,7 @@ from mousebench.resampling import image_counts
 
 N_SPLITS = 1000
 N_FOLDS = 6
+_TASK_STREAM = 10
 
 
 def task_columns(rdms: Mapping[str, np.ndarray]) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -63,6 +64,7 @@ def split_weights(
     names, pairs, sd = task_columns(tasks)
     y = np.column_stack([upper_triangle(rdm) for rdm in sites.values()])
     n_stimuli = len(next(iter(sites.values())))
+    near = _all_pairs(pairs, y) > 0
     progress = progress or Silent()
     progress.start("splits of the images", n_splits)
     weight = np.empty((n_splits, len(names), len(sites)), dtype=np.float32)
@@ -70,7 +72,7 @@ def split_weights(
     for split in range(n_splits):
         partition = Partition(kfold(n_stimuli, N_FOLDS, seed + split))
         regressors = Regressors(pairs, partition)
-        found = regressors.score_within(regressors.moments(y[partition.order]))
+        found = regressors.score_within(regressors.moments(y[partition.order]), near)
         weight[split], r[split], cv_r2[split] = found.weight, np.tanh(np.arctanh(found.r).mean(0)), found.cv_r2
         progress.advance(1)
     progress.finish()
@@ -84,6 +86,12 @@ def split_weights(
         },
         {"task": names, "site": list(sites)},
     )
+
+
+def _all_pairs(pairs: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the weights (task, site) of a fit on all pairs, which those of a part are near to."""
+    x = pairs - pairs.mean(0)
+    return solve_nnls(definite(x.T @ x), x.T @ (y - y.mean(0)))
 
 
 def image_bootstrap(
@@ -101,7 +109,7 @@ def image_bootstrap(
     n_stimuli = len(next(iter(sites.values())))
     first, second = np.triu_indices(n_stimuli, 1)
     design = np.column_stack([np.ones(len(pairs)), pairs, y])
-    n_tasks = len(names)
+    n_tasks, near = len(names), _all_pairs(pairs, y) > 0
     weight = np.empty((n_draws, n_tasks, len(sites)), dtype=np.float32)
     for draw, counts in enumerate(image_counts(n_stimuli, seed, n_draws)):
         times = counts[first] * counts[second]
@@ -110,7 +118,7 @@ def image_bootstrap(
         products = (rows * times[some, None]).T @ rows
         total, sums = products[0, 0], products[0, 1:]
         centred = products[1:, 1:] - np.outer(sums, sums) / total
-        weight[draw] = solve_nnls(definite(centred[:n_tasks, :n_tasks]), centred[:n_tasks, n_tasks:])
+        weight[draw] = solve_nnls(definite(centred[:n_tasks, :n_tasks]), centred[:n_tasks, n_tasks:], near)
     return xr.DataArray(weight, {"task": names, "site": list(sites)}, ("bootstrap", "task", "site"))
 
 
@@ -142,6 +150,35 @@ def by_cluster(weight: xr.DataArray, clusters: Mapping[str, str]) -> xr.DataArra
     names = list(dict.fromkeys(of))
     parts = [weight.isel(task=[k for k, name in enumerate(of) if name == cluster]).mean("task") for cluster in names]
     return xr.concat(parts, xr.Variable("cluster", names)).transpose(..., "cluster", "site")
+
+
+def resampled_tasks(weight: xr.DataArray, clusters: Mapping[str, str], *, seed: int = 0) -> xr.DataArray:
+    """Return the mean weight of each cluster's tasks, of tasks drawn anew from the cluster in every draw.
+
+    What is said of a cluster is meant of other tasks of its kind too, and the few that there are differ. Changes are widened by the root of n / (n - 1), as a
+    resample of n varies by so much less than n others would.
+
+    Parameters
+    ----------
+    weight : DataArray (draw, task, site)
+    clusters : mapping of task to cluster
+    seed : int
+
+    Returns
+    -------
+    DataArray (draw, cluster, site)
+    """
+    whole = by_cluster(weight, clusters)
+    rng = np.random.default_rng([seed, _TASK_STREAM])
+    of = np.array([clusters[str(task)] for task in weight["task"].values])
+    parts = []
+    for cluster in whole["cluster"].values:
+        some = weight.isel(task=np.flatnonzero(of == cluster)).values
+        n = some.shape[1]
+        times = rng.multinomial(n, np.full(n, 1 / n), size=len(some)) / n
+        wider = (n / max(n - 1, 1)) ** 0.5
+        parts.append(some.mean(1) + wider * np.einsum("dt,dts->ds", times - 1 / n, some))
+    return whole.copy(data=np.stack(parts, axis=1))
 
 
 def by_area(weight: xr.DataArray) -> xr.DataArray:

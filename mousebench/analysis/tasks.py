@@ -17,9 +17,14 @@ if TYPE_CHECKING:
 N_PERMUTATIONS = 10_000
 
 
-def task_scores(scores: xr.Dataset, *, latent: bool) -> xr.Dataset:
-    """Return the scores of the tasks that have a cluster, of the latent space alone or of all layers."""
-    return only(scores, kind="task", latent=latent).pipe(_with_cluster)
+SEVERAL_IMAGES = ("egomotion", "fixated_pose", "nonfixated_pose", "point_matching")
+"""Tasks whose networks take several images; of the 25 the paper's 21 are inferred to be the others (Zamir et al. 2018)."""
+
+
+def task_scores(scores: xr.Dataset, *, latent: bool, single_image: bool = False) -> xr.Dataset:
+    """Return the scores of the tasks that have a cluster (24; 20 of single images), of the latent space or of all layers."""
+    tasks = only(scores, kind="task", latent=latent).pipe(_with_cluster)
+    return tasks.isel(model=~np.isin(tasks["task"].values, SEVERAL_IMAGES)) if single_image else tasks
 
 
 def _with_cluster(scores: xr.Dataset) -> xr.Dataset:
@@ -148,37 +153,69 @@ def label_permutation(
     A task is the unit: its sites move together, so that their correlation is in the null. The statistics are the sums of squares
     between clusters of the task means, and of what is left of the cluster x area means without both main effects.
 
+    Tasks of one cluster have features in common, which go with these images and neurons as it happens, so that clusters differ even
+    where they would not with others. ``p_resampled`` asks for a difference beyond that: to each permutation the changes of the clusters' means on one
+    resample of images and neurons (``score_draws``) are added. What tasks and images do together is in both, which errs on the safe side.
+
     Returns
     -------
     dict of "cluster", "interaction" to dict
-        ``statistic``, ``p``, and ``omega_sq`` for the cluster: the share of variance between tasks that clusters explain, corrected for
-        chance. NaN where there are fewer than two clusters or no complete site.
+        ``statistic``, ``p``, ``p_resampled`` (NaN without draws), and ``omega_sq`` for the cluster: the share of variance between tasks that clusters
+        explain, corrected for chance. NaN where there are fewer than two clusters or no complete site.
     """
     values = tasks["score"].values
     whole = np.isfinite(values).all(0)
     clusters, of = np.unique(tasks["cluster"].values, return_inverse=True)
     if len(clusters) < 2 or not whole.any() or len(values) <= len(clusters):
-        nothing = {"statistic": float("nan"), "p": float("nan")}
+        nothing = dict.fromkeys(("statistic", "p", "p_resampled"), float("nan"))
         return {"cluster": {**nothing, "omega_sq": float("nan")}, "interaction": dict(nothing)}
     areas, area = np.unique(tasks["area"].values[whole], return_inverse=True)
-    by_area = np.stack([values[:, whole][:, area == k].mean(1) for k in range(len(areas))], axis=1)
     share = np.bincount(area) / len(area)  # areas count by their sites
-    mean = by_area @ share
-    inner = by_area - mean[:, None] - (by_area - mean[:, None]).mean(0)
+    of_site = (area[:, None] == np.arange(len(areas))) / np.bincount(area)  # (site, area)
+    by_area = values[:, whole] @ of_site
     rng = np.random.default_rng([seed, 6])
     labels = np.stack([of, *(rng.permutation(of) for _ in range(n_permutations))])
     member = (labels[:, :, None] == np.arange(len(clusters))).astype(float)  # (permutation, task, cluster)
     size = member[0].sum(0)
-    between = (size * np.square(np.einsum("ptc,t->pc", member, mean - mean.mean()) / size)).sum(1)
-    cell = np.einsum("ptc,ta->pca", member, inner) / size[:, None]
-    crossed = (size[:, None] * share * np.square(cell)).sum((1, 2))
-    total = np.square(mean - mean.mean()).sum()
+    mean, inner = _effects(by_area, share)
+    by_cluster = np.einsum("ptc,t->pc", member / size, mean)
+    cell = np.einsum("ptc,ta->pca", member / size, inner)
+    between, crossed = _sums_of_squares(by_cluster, cell, size, share)
+    total = np.square(mean).sum()
     within = (total - between[0]) / (len(mean) - len(clusters))
-    omega = (between[0] - (len(clusters) - 1) * within) / (total + within)
-    return {
-        "cluster": {"statistic": float(between[0]), "p": _p(between), "omega_sq": float(omega)},
-        "interaction": {"statistic": float(crossed[0]), "p": _p(crossed)},
+    found = {
+        "cluster": {
+            "statistic": float(between[0]),
+            "p": _p(between),
+            "p_resampled": float("nan"),
+            "omega_sq": float((between[0] - (len(clusters) - 1) * within) / (total + within)),
+        },
+        "interaction": {"statistic": float(crossed[0]), "p": _p(crossed), "p_resampled": float("nan")},
     }
+    draws = tasks["score_draws"].values[:, whole].astype(float)
+    if draws.shape[2] and np.isfinite(draws).all():
+        changes = np.einsum("tsd,sa->dta", draws - draws.mean(2, keepdims=True), of_site)
+        of_task, of_cell = _effects(changes, share)
+        draw = np.arange(n_permutations) % len(changes)
+        by_cluster[1:] += (of_task @ (member[0] / size))[draw]
+        cell[1:] += np.einsum("tc,dta->dca", member[0] / size, of_cell)[draw]
+        for term, moved in zip(found, _sums_of_squares(by_cluster, cell, size, share), strict=True):
+            found[term]["p_resampled"] = _p(moved)
+    return found
+
+
+def _effects(by_area: np.ndarray, share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Split means (..., task, area) into what is the task's (..., task) and what is of task x area (..., task, area)."""
+    mean = by_area @ share
+    inner = by_area - mean[..., None]
+    return mean - mean.mean(-1, keepdims=True), inner - inner.mean(-2, keepdims=True)
+
+
+def _sums_of_squares(
+    by_cluster: np.ndarray, cell: np.ndarray, size: np.ndarray, share: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return those between clusters and of cluster x area, (permutation) each, from means (permutation, cluster[, area])."""
+    return (size * np.square(by_cluster)).sum(1), (size[:, None] * share * np.square(cell)).sum((1, 2))
 
 
 def _p(statistic: np.ndarray) -> float:

@@ -170,14 +170,15 @@ def make_sections(inputs: Inputs, *, n_splits: int = 1000, progress: Progress | 
         for form in forms:
             made.append(make(inputs.scores[form]))
             progress.advance(1)
-    made.append(task_sections.signatures(inputs.latents, inputs.sites, inputs.clusters, n_splits=n_splits))
+    signature = task_sections.signatures(inputs.latents, inputs.sites, inputs.clusters, n_splits=n_splits)
+    made.append(signature)
     progress.advance(1)
     made.append(sections.sensitivity(inputs.scores))
     made.append(claims.stands(inputs.scores))
     progress.advance(1)
     if inputs.sites:
         made.append(sections.nothing(inputs.sites))
-    made.append(claims.regenerate(inputs.scores.get(FORMS[0]), inputs.reliabilities))
+    made.append(claims.regenerate(inputs.scores, inputs.reliabilities, signature))
     progress.advance(1)
     progress.finish()
     return made

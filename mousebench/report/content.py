@@ -61,6 +61,8 @@ class Section:
     name, title : str
     text : list of str
         Paragraphs.
+    code : list of str
+        Lines to be copied, below the text.
     tables, figures : list
     gaps : list of str
         What is missing and why; marked in the page.
@@ -69,6 +71,7 @@ class Section:
     name: str
     title: str
     text: list[str] = field(default_factory=list)
+    code: list[str] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)

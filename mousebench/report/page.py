@@ -30,7 +30,7 @@ def render(content: Mapping[str, Any], svg: Mapping[str, str]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["cell"] = _cell
+    environment.filters |= {"cell": _cell, "numeric": _numeric}
     template = environment.get_template("report.html")
     drawn = {name: Markup(_inline(name, text)) for name, text in svg.items()}
     return template.render(report=content, svg=drawn, long=_LONG_TABLE)
@@ -41,6 +41,12 @@ def _cell(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return NONE if value is None else str(value)
     return str(value) if isinstance(value, int) else f"{value:,.0f}" if abs(value) >= 1000 else number(value)
+
+
+def _numeric(table: Mapping[str, Any]) -> list[bool]:
+    """Say which columns of a table hold numbers: what is missing lies under them."""
+    columns = zip(*table["rows"], strict=True) if table["rows"] else [()] * len(table["columns"])
+    return [any(isinstance(cell, int | float) for cell in column) for column in columns]
 
 
 def _inline(name: str, svg: str) -> str:

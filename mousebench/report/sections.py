@@ -25,11 +25,17 @@ def architectures(scores: xr.Dataset) -> Section:
     alone += [name for name in analysis.ARCHITECTURES if name not in names]
     if alone:
         section.gaps.append(f"not scored both trained and untrained: {', '.join(alone)}")
+    single = [name for name, n in zip(names, found["n_seeds"].values, strict=True) if n == 1]
+    if single and len(single) == (found["n_seeds"].values > 0).sum():
+        section.gaps.append(
+            "one seed of each untrained net alone, so that neither intervals nor p know how seeds differ "
+            "(NAME-random@1,NAME-random@2,... are others)"
+        )
     if count["compared"]:
         section.text.append(
             f"{count['higher']} of {count['compared']} trained architectures score above their untrained twin. By the published test (unpaired t over "
             f"sites, one untrained draw, p < .05) {count['published']} do, after Bonferroni {count['published_bonferroni']}; by the paired test on "
-            f"resampled images and neurons, seeds of the untrained net resampled too, {count['ours_holm']} after Holm and {count['ours_bh']} after "
+            f"resampled images and neurons, to which the spread of seeds of the untrained net adds, {count['ours_holm']} after Holm and {count['ours_bh']} after "
             "Benjamini-Hochberg."
         )
     keys = [*("trained", "trained_low", "trained_high", "untrained", "untrained_sd", "n_seeds", "difference")]
@@ -135,7 +141,7 @@ def sensitivity(by_metric: Mapping[str, xr.Dataset]) -> Section:
     found = analysis.metric_agreement({name: analysis.site_mean(one) for name, one in by_metric.items()})
     names = found["metric"].values.tolist()
     rows = [
-        [a, b, *(float(found[key][i, j]) for key in ("spearman", "kendall", "n"))]
+        [a, b, *(float(found[key][i, j]) for key in ("spearman", "kendall")), int(found["n"][i, j])]
         for i, a in enumerate(names)
         for j, b in enumerate(names)
         if i < j
@@ -168,6 +174,9 @@ def batch_norm(scores: xr.Dataset) -> Section:
         else:
             section.gaps.append(f"{name} has not been scored")
     if rows:
+        section.text.append(
+            "Untrained and in evaluation mode, a batch normalisation changes nothing but by rounding, so that of the same seed both untrained nets score alike."
+        )
         section.tables.append(
             Table(section.name, "Mean score over sites.", ["model", "mean", "low", "high"], plain(rows))
         )
