@@ -138,6 +138,7 @@ def test_seeds_that_differ_much_widen_the_interval() -> None:
     assert width(0.0) < 0.01
 
 
+@pytest.mark.slow
 def test_a_net_that_is_one_more_seed_is_rarely_said_to_differ() -> None:
     rng = np.random.default_rng(14)
     sites = rng.random(10)

@@ -81,6 +81,7 @@ def test_the_report_is_one_page_with_everything_beside_it(content: dict, folder:
     assert "@import" not in text
 
 
+@pytest.mark.slow
 def test_the_same_results_give_the_same_bytes(
     content: dict, folder: Path, full: build.Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
