@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -70,7 +71,7 @@ class Fold:
     chosen: dict[str, str]
 
 
-class PerNeuroid:
+class PerNeuroid(ABC):
     """A metric that predicts the responses of each neuroid from a layer chosen inside the training images.
 
     Parameters
@@ -118,9 +119,9 @@ class PerNeuroid:
 
     # what a subclass gives --------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def predict(self, basis: FoldBasis, y: np.ndarray) -> np.ndarray:
         """Return predictions (test stimulus, neuroid) from training responses (train stimulus, neuroid)."""
-        raise NotImplementedError
 
     def extra(
         self, bases: Mapping[str, np.ndarray], folds: list[Fold], name: str, site: Site
