@@ -29,7 +29,7 @@ from mousebench import analysis, representations, store
 from mousebench.analysis.planted import PlantedWorld
 from mousebench.api import catalogue
 from mousebench.linalg import upper_triangle
-from mousebench.plugins import result_name
+from mousebench.names import result_name
 from mousebench.report import build
 from mousebench.report.planted import planted_latents, planted_world, rdm_of
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from _timing import machine
 
-from mousebench.plugins import result_name
+from mousebench.names import result_name
 
 # from small to large, so that most of them are there soon
 PAPER = [

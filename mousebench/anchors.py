@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from mousebench.catalogue import Catalogue
 from mousebench.comparison import Named
-from mousebench.plugins import Catalogue
 from mousebench.progress import Progress
 from mousebench.representations import images_of
 from mousebench.verdicts import SLOW, Check, judged, measure, named_right

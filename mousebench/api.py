@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from mousebench import paired, scoring, store
+from mousebench.catalogue import LOCAL, Catalogue, Entry
 from mousebench.comparison import Comparison, Named, choose_sites
 from mousebench.errors import ContractViolation, MissingData, UsageError
 from mousebench.interfaces import Benchmark, Metric, Model
 from mousebench.models import as_model
-from mousebench.plugins import LOCAL, Catalogue, Entry, changed_name, discover, local_model, split_local_model
+from mousebench.names import changed_name, split_local_model
+from mousebench.plugins import discover, local_model
 from mousebench.progress import Progress, Silent
 from mousebench.specs import unregistered
 

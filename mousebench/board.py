@@ -19,7 +19,7 @@ import xarray as xr
 
 from mousebench import paired, store
 from mousebench.errors import StoreError, UsageError
-from mousebench.plugins import result_name
+from mousebench.names import result_name
 from mousebench.registry import Matrix, Registry, Reviewed
 from mousebench.results import with_mean_score
 from mousebench.specs import is_identifier

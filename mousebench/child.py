@@ -15,23 +15,12 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
+from mousebench.catalogue import OURS, Catalogue, Entry, Plugin, broken_plugin, code_hash, takes_variant
 from mousebench.errors import ContractViolation, MousebenchError, PluginBroken
 from mousebench.isolation import hardening
 from mousebench.isolation.channel import Channel, Closed
-from mousebench.plugins import (
-    GROUP,
-    KINDS,
-    OURS,
-    Catalogue,
-    Entry,
-    Plugin,
-    broken_plugin,
-    code_hash,
-    discover,
-    discover_one,
-    local_model,
-    takes_variant,
-)
+from mousebench.plugins import GROUP, discover, discover_one, local_model
+from mousebench.specs import KINDS
 
 Reply = tuple[dict[str, Any], bytes]
 

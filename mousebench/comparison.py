@@ -12,6 +12,7 @@ import xarray as xr
 from threadpoolctl import threadpool_limits
 
 from mousebench import assemblies
+from mousebench.catalogue import Plugin, cause_of
 from mousebench.errors import (
     ContractViolation,
     MousebenchError,
@@ -21,7 +22,6 @@ from mousebench.errors import (
     did_you_mean,
 )
 from mousebench.interfaces import Benchmark, Metric
-from mousebench.plugins import Plugin, cause_of
 from mousebench.progress import Progress, Silent
 
 

@@ -9,8 +9,9 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from mousebench import store
+from mousebench.catalogue import LOCAL, Catalogue
 from mousebench.errors import MousebenchError, StoreError, did_you_mean
-from mousebench.plugins import GROUP, LOCAL, Catalogue
+from mousebench.plugins import GROUP
 from mousebench.registry import Problem, problems, read_registry
 
 PACKAGE = "mousebench_plugins"  # what plugins/ is installed as

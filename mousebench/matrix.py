@@ -18,9 +18,9 @@ from typing import Any
 
 from mousebench import store
 from mousebench.api import named
+from mousebench.catalogue import Catalogue, Entry, Plugin
 from mousebench.comparison import Comparison, Named, choose_sites, together
 from mousebench.errors import MissingData, MousebenchError, StoreError
-from mousebench.plugins import Catalogue, Entry, Plugin
 from mousebench.registry import Matrix, Registry
 
 SEED = 0  # of everything on the board

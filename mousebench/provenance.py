@@ -10,7 +10,7 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from mousebench.plugins import Plugin
+from mousebench.catalogue import Plugin
 
 PACKAGES = ("numpy", "scipy", "xarray", "torch", "torchvision", "pillow", "netCDF4", "h5py")
 

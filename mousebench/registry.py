@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
+from mousebench.catalogue import LOCAL, Catalogue, Entry, Plugin
 from mousebench.errors import ContractViolation, did_you_mean
-from mousebench.plugins import KINDS, LOCAL, Catalogue, Entry, Plugin
-from mousebench.specs import ANY_NAME, split_variant
+from mousebench.specs import ANY_NAME, KINDS, split_variant
 
 STATUSES = ("draft", "accepted", "deprecated")
 SCHEMA = 1

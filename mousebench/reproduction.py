@@ -13,12 +13,12 @@ import xarray as xr
 
 from mousebench import store
 from mousebench.api import named, named_model
+from mousebench.catalogue import LOCAL, Catalogue
 from mousebench.comparison import Comparison, Named, choose_sites
 from mousebench.errors import StoreError, UnknownIdentifier, UsageError
-from mousebench.plugins import KINDS, LOCAL, Catalogue
 from mousebench.progress import Progress
 from mousebench.scoring import score_model
-from mousebench.specs import is_identifier
+from mousebench.specs import KINDS, is_identifier
 
 TOLERANCE = 1e-6
 _GIVE_THE_FILE = "give the plugin's file: mousebench --plugin FILE.py reproduce ..."

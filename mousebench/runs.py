@@ -17,6 +17,7 @@ import xarray as xr
 
 from mousebench import scoring, store
 from mousebench.api import named, named_model
+from mousebench.catalogue import Catalogue
 from mousebench.comparison import Comparison, Named, bind, choose_sites, together
 from mousebench.errors import (
     MissingData,
@@ -26,7 +27,7 @@ from mousebench.errors import (
     StoreError,
     UnknownIdentifier,
 )
-from mousebench.plugins import Catalogue, discover
+from mousebench.plugins import discover
 from mousebench.progress import Progress
 from mousebench.representations import Layers
 from mousebench.results import assemble, join_sites, with_mean_score

@@ -20,11 +20,12 @@ from typing import Any
 
 import yaml
 
+from mousebench.catalogue import Catalogue
 from mousebench.consistency import DISTRIBUTION, PACKAGE, checkout
 from mousebench.errors import StoreError, UsageError
-from mousebench.plugins import GROUP, KINDS, Catalogue
+from mousebench.plugins import GROUP
 from mousebench.registry import Registry
-from mousebench.specs import is_identifier
+from mousebench.specs import KINDS, is_identifier
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _DISTRIBUTION = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")

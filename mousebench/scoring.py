@@ -11,12 +11,13 @@ import xarray as xr
 from threadpoolctl import threadpool_limits
 
 from mousebench import representations
+from mousebench.catalogue import code_hash
 from mousebench.comparison import Comparison, Named, bind, blaming, who
 from mousebench.errors import ContractViolation, PluginBroken
 from mousebench.interfaces import Metric
 from mousebench.isolation.proxies import IsolatedBenchmark, IsolatedMetric, IsolatedModel
 from mousebench.models import as_model as as_model
-from mousebench.plugins import code_hash, result_name
+from mousebench.names import result_name
 from mousebench.progress import Progress, Silent
 from mousebench.representations import Layers
 from mousebench.results import assemble

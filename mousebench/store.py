@@ -17,7 +17,7 @@ import xarray as xr
 from mousebench import assemblies
 from mousebench.errors import StoreError
 from mousebench.home import home
-from mousebench.plugins import result_name
+from mousebench.names import result_name
 from mousebench.specs import file_name
 
 FORMAT = 2  # 2: draws of raw and score

@@ -18,7 +18,7 @@ import mousebench as mb
 from mousebench import api
 from mousebench.checkpoints import fill, read_state_dict
 from mousebench.errors import ContractViolation, MissingData, StoreError, UsageError
-from mousebench.plugins import changed_name, result_name
+from mousebench.names import changed_name, result_name
 
 REAL = os.environ.get("MOUSEBENCH_REAL_DATA")
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from conftest import Cli
 
+from mousebench.catalogue import Catalogue
 from mousebench.checks import FAILED, OK, SKIPPED, Outcome, checks_of, entries_of, perform
 from mousebench.errors import UnknownIdentifier
-from mousebench.plugins import Catalogue, discover
+from mousebench.plugins import discover
 from mousebench.testing import parametrize_checks
 
 BAD = Path(__file__).with_name("bad_plugins.py")

@@ -19,10 +19,11 @@ import xarray as xr
 from conftest import TOY, Cli, Environment, files
 
 from mousebench import assemblies
+from mousebench.catalogue import Catalogue
 from mousebench.errors import ContractViolation, MissingData, PluginBroken, UnknownIdentifier, UsageError
 from mousebench.isolation import arrays, hardening, packing, policy, process, proxies, remote
 from mousebench.isolation.channel import _HEAD, Channel, Closed, TimedOut
-from mousebench.plugins import Catalogue, discover, local_model
+from mousebench.plugins import discover, local_model
 
 HOSTILE = TOY.with_name("hostile.py")
 needs_landlock = pytest.mark.skipif(hardening.version() == 0, reason="this kernel has no Landlock")

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from conftest import Cli, Environment
 
+from mousebench.catalogue import Catalogue
 from mousebench.errors import MissingData, PluginBroken, PluginConflict, UnknownIdentifier, UsageError
-from mousebench.plugins import Catalogue, discover, split_local_model
+from mousebench.names import split_local_model
+from mousebench.plugins import discover
 
 GOOD = """
     from mousebench import Spec, hookimpl

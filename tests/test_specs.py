@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mousebench import Spec
 from mousebench.errors import ContractViolation
-from mousebench.plugins import result_name
+from mousebench.names import result_name
 from mousebench.specs import check_identifier, file_name, is_identifier, split_variant
 
 GOOD = ["a", "0", "mobilenet_v2", "squeezenet1_1", "timm/vit-b.16_x", "resnet18-random@3", "timm/net@small-2"]

@@ -16,9 +16,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mousebench.consistency import PACKAGE
-from mousebench.plugins import GROUP, KINDS, discover
+from mousebench.plugins import GROUP, discover
 from mousebench.registry import read_registry
-from mousebench.specs import is_identifier
+from mousebench.specs import KINDS, is_identifier
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -15,11 +15,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from mousebench.catalogue import Catalogue, cause_of, reference
 from mousebench.errors import ContractViolation, MousebenchError, UnknownIdentifier, did_you_mean
-from mousebench.plugins import KINDS, Catalogue, cause_of, local_model, reference, split_local_model
+from mousebench.names import split_local_model
+from mousebench.plugins import local_model
+from mousebench.specs import KINDS
 
 if TYPE_CHECKING:
-    from mousebench.plugins import Entry
+    from mousebench.catalogue import Entry
     from mousebench.progress import Progress
 
 OK, FAILED, SKIPPED = "ok", "FAIL", "skipped"

@@ -12,8 +12,10 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+from mousebench.catalogue import Catalogue, Entry
 from mousebench.errors import MousebenchError
-from mousebench.plugins import GROUP, Catalogue, Entry, discover, local_model, split_local_model
+from mousebench.names import split_local_model
+from mousebench.plugins import GROUP, discover, local_model
 
 # what takes long to import, or is there only to compute
 HEAVY = frozenset(

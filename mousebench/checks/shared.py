@@ -12,9 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from mousebench.catalogue import Catalogue, Entry, cause_of
 from mousebench.checks import Check, DoesNotApply
 from mousebench.errors import CheckFailed, MousebenchError, PluginBroken
-from mousebench.plugins import Catalogue, Entry, cause_of, split_local_model
+from mousebench.names import split_local_model
 
 TIMEOUT = 600  # seconds for a fresh process
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from mousebench.commands.options import discovered, print_json
 
 if TYPE_CHECKING:
+    from mousebench.catalogue import Catalogue
     from mousebench.checks import Outcome
-    from mousebench.plugins import Catalogue
 
 TEXT = "check one plugin, or the registry and the results against what is installed"
 EXAMPLE = "mousebench check pixels"

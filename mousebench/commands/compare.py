@@ -11,7 +11,7 @@ from mousebench.commands.options import add_scoring, discovered, stdout_kept_cle
 from mousebench.errors import UnknownIdentifier, UsageError, print_error
 
 if TYPE_CHECKING:
-    from mousebench.plugins import Catalogue
+    from mousebench.catalogue import Catalogue
     from mousebench.runs import Done, Request
 
 TEXT = "compare models on a benchmark: differences, ranks, and which cannot be told apart"
@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _check_enough(request: Request, found: Catalogue) -> None:
     """Say a typo that leaves nothing to compare before the benchmark's data are made or read."""
-    from mousebench.plugins import split_local_model
+    from mousebench.names import split_local_model
     from mousebench.runs import Done, as_stored
 
     metric = request.metrics[0] if request.metrics else found.load("benchmarks", request.benchmark).metrics[0]

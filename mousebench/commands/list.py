@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mousebench.commands.options import discovered, print_json
 
 if TYPE_CHECKING:
-    from mousebench.plugins import Catalogue, Entry
+    from mousebench.catalogue import Catalogue, Entry
     from mousebench.registry import Registry
 
 TEXT = "list models, benchmarks and metrics"
@@ -24,8 +24,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    from mousebench.plugins import KINDS
     from mousebench.registry import read_registry
+    from mousebench.specs import KINDS
 
     found, registry = discovered(options), read_registry()
     kinds = (options.kind,) if options.kind else KINDS

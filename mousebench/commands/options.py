@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mousebench.plugins import Catalogue
+    from mousebench.catalogue import Catalogue
     from mousebench.runs import Done
 
 

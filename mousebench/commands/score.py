@@ -12,7 +12,7 @@ from mousebench.commands.options import add_scoring, discovered, names, stdout_k
 from mousebench.errors import MousebenchError, UsageError, print_error
 
 if TYPE_CHECKING:
-    from mousebench.plugins import Catalogue
+    from mousebench.catalogue import Catalogue
     from mousebench.runs import Done
 
 TEXT = "score models on a benchmark"
@@ -37,7 +37,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    from mousebench.plugins import split_local_model
+    from mousebench.names import split_local_model
     from mousebench.progress import progress_for_stderr
     from mousebench.runs import Request, check_writable
     from mousebench.runs import run as run_request

@@ -10,7 +10,7 @@ from mousebench.commands.options import discovered
 from mousebench.errors import MissingData, MissingDependency, UnknownIdentifier, did_you_mean
 
 if TYPE_CHECKING:
-    from mousebench.plugins import Entry
+    from mousebench.catalogue import Entry
     from mousebench.registry import Registry
 
 TEXT = "show what is known of one model, benchmark or metric"
@@ -24,8 +24,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    from mousebench.plugins import KINDS
     from mousebench.registry import read_registry
+    from mousebench.specs import KINDS
 
     os.environ["MOUSEBENCH_OFFLINE"] = "1"  # a question is no reason to download weights
     found, registry = discovered(options), read_registry()

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from mousebench.commands.options import discovered, names, natural, positive, print_json
 
 if TYPE_CHECKING:
+    from mousebench.catalogue import Catalogue
     from mousebench.comparison import Named
-    from mousebench.plugins import Catalogue
     from mousebench.validation import Report
 
 TEXT = "check metrics on simulated data whose answer is known"

@@ -17,7 +17,7 @@ from mousebench import analysis, assemblies, store
 from mousebench.assemblies import replacing
 from mousebench.errors import ContractViolation, MissingData, StoreError
 from mousebench.interfaces import Benchmark
-from mousebench.plugins import result_name
+from mousebench.names import result_name
 from mousebench.progress import Progress, Silent
 from mousebench.rdms import layer_rdm, target_rdm
 from mousebench.report import claims, figures, page, sections, task_sections

@@ -10,9 +10,9 @@ import xarray as xr
 from mousebench import analysis, representations
 from mousebench.analysis.architectures import ARCHITECTURES
 from mousebench.analysis.planted import PlantedModel, PlantedWorld
+from mousebench.catalogue import Catalogue
 from mousebench.comparison import Comparison, Named, together
 from mousebench.interfaces import Metric
-from mousebench.plugins import Catalogue
 from mousebench.progress import Progress, Silent
 from mousebench.rdms import target_rdm
 from mousebench.report.build import FORMS, Inputs

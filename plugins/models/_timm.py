@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from mousebench import TorchModel
+from mousebench.catalogue import cause_of
 from mousebench.errors import MissingData, MissingDependency, UnknownIdentifier, did_you_mean
 from mousebench.fetching import offline
 from mousebench.home import torch_checkpoints
-from mousebench.plugins import cause_of
 from mousebench_plugins.models._preprocess import squash
 
 
