@@ -332,8 +332,8 @@ def save(data: T, path: Path) -> None:
         _check_attrs(f"{name}: ", variable.attrs)
     _check_attrs("", dataset.attrs)
     dataset.attrs[_HASH] = content_hash(dataset)
-    encoding = {
-        name: {"zlib": True, "complevel": 1}
+    encoding = {  # bytes are not shuffled: responses are mostly zeros, and then it takes longer for larger files
+        name: {"zlib": True, "complevel": 1, "shuffle": False}
         for name, variable in dataset.variables.items()
         if variable.dtype == np.float32 and variable.size > 10_000
     }

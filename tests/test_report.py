@@ -4,6 +4,8 @@ import csv
 import json
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -50,11 +52,28 @@ def content(full: build.Inputs) -> dict:
     return build.as_json(full, build.make_sections(full, n_splits=4))
 
 
+@contextmanager
+def drawn_once() -> Iterator[dict[str, tuple[bytes, bytes]]]:
+    """Draw the first figure of each kind only, and give those: all of them take ten seconds, by the same code."""
+    kinds: dict[str, tuple[bytes, bytes]] = {}
+    draw = figures.draw
+
+    def first_of_its_kind(kind: str, data: dict) -> tuple[bytes, bytes]:
+        if kind not in kinds:
+            kinds[kind] = draw(kind, data)
+        return kinds[kind]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "draw", first_of_its_kind)
+        yield kinds
+
+
 @pytest.fixture(scope="module")
 def folder(content: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a report, written once: figures take seconds to draw."""
+    """Return the folder of a report, written once."""
     out = tmp_path_factory.mktemp("report")
-    written = build.write(content, out)
+    with drawn_once():
+        written = build.write(content, out)
     assert set(files(out)) == {path.relative_to(out) for path in written}
     return out
 
@@ -82,24 +101,10 @@ def test_the_report_is_one_page_with_everything_beside_it(content: dict, folder:
 
 
 @pytest.mark.slow
-def test_the_same_results_give_the_same_bytes(
-    content: dict, folder: Path, full: build.Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept, drawn, draw = {}, [], figures.draw
-    for figure in (figure for one in content["sections"] for figure in one["figures"]):
-        ends = (".svg", ".png")
-        bytes_of = tuple((folder / "figures" / f"{figure['name']}{end}").read_bytes() for end in ends)
-        kept[json.dumps([figure["kind"], figure["data"]])] = bytes_of
-
-    def first_of_its_kind(kind: str, data: dict) -> tuple[bytes, bytes]:
-        if kind in drawn:  # drawing all of them again takes long, and is the same code
-            return kept[json.dumps([kind, data])]
-        drawn.append(kind)
-        return draw(kind, data)
-
-    monkeypatch.setattr(figures, "draw", first_of_its_kind)
-    build.write(build.as_json(full, build.make_sections(full, n_splits=4)), tmp_path)
-    assert len(drawn) >= 3
+def test_the_same_results_give_the_same_bytes(content: dict, folder: Path, full: build.Inputs, tmp_path: Path) -> None:
+    with drawn_once() as kinds:
+        build.write(build.as_json(full, build.make_sections(full, n_splits=4)), tmp_path)
+    assert len(kinds) >= 3
     assert files(tmp_path) == files(folder)
     for name in files(tmp_path):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
