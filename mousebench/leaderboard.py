@@ -107,7 +107,7 @@ def _inputs(place: Place) -> str:
             if path.is_file() and path.suffix != ".pyc":
                 digest.update(f"{path.relative_to(folder).as_posix()} {_hash(path)}\n".encode())
     digest.update(_hash(registry_path()).encode())
-    for package in ("jinja2", "matplotlib", "numpy", "scipy", "statsmodels"):
+    for package in ("jinja2", "matplotlib", "numpy", "scipy"):
         digest.update(installed_version(package).encode())
     return digest.hexdigest()
 

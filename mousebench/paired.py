@@ -111,7 +111,7 @@ def compare(results: Sequence[xr.Dataset]) -> xr.Dataset:
     """
     data = _comparable(results)
     apart = _differences(data.scores, data.draws, data.n_stimuli)
-    null_p = np.apply_along_axis(adjusted, 1, data.null_p, "fdr_bh")
+    null_p = adjusted(data.null_p, "fdr_bh")
     pair = ("model", "model_b", "site")
     by_site: dict[str, Any] = {name: (pair, values) for name, values in apart.items()}
     return (
@@ -122,7 +122,7 @@ def compare(results: Sequence[xr.Dataset]) -> xr.Dataset:
             null_p=(("model", "site"), data.null_p),
             null_p_corrected=(("model", "site"), null_p),
             n_above_null=("model", (null_p < ALPHA).sum(1)),
-            p_corrected=(pair, np.apply_along_axis(adjusted, 2, apart["p"], "fdr_bh")),
+            p_corrected=(pair, adjusted(apart["p"], "fdr_bh")),
             **by_site,
         )
     )
@@ -133,15 +133,19 @@ def adjusted(p: np.ndarray, method: Literal["holm", "fdr_bh"] = "holm") -> np.nd
 
     Parameters
     ----------
-    p : float64 (test)
-        NaN counts as no test and stays.
+    p : float64 (..., test)
+        The tests of each row are a family. NaN counts as no test and stays.
     """
-    from statsmodels.stats.multitest import multipletests
-
-    out = np.full(p.shape, np.nan)
-    there = np.isfinite(p)
-    if there.any():
-        out[there] = multipletests(p[there], method=method)[1]
+    order = np.argsort(p, axis=-1)  # NaN last
+    n = np.isfinite(p).sum(-1, keepdims=True)
+    rank = np.arange(1, p.shape[-1] + 1)
+    ascending = np.take_along_axis(p, order, -1)
+    if method == "holm":
+        corrected = np.maximum.accumulate(ascending * (n - rank + 1), axis=-1)
+    else:
+        corrected = np.fmin.accumulate((ascending * n / rank)[..., ::-1], axis=-1)[..., ::-1]
+    out = np.empty(p.shape)
+    np.put_along_axis(out, order, np.minimum(corrected, 1), -1)
     return out
 
 

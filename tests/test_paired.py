@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from scipy.stats import false_discovery_control, ttest_rel
+from statsmodels.stats.multitest import multipletests
 
 from mousebench.errors import UsageError
 from mousebench.paired import adjusted, compare, difference, ranks
@@ -346,3 +347,18 @@ def test_holm_steps_down() -> None:
     np.testing.assert_allclose(adjusted(np.array([0.01, np.nan, 0.02])), [0.02, np.nan, 0.02])
     assert np.isnan(adjusted(np.full(3, np.nan))).all()
     assert adjusted(np.empty(0)).shape == (0,)
+
+
+@pytest.mark.parametrize("method", ["holm", "fdr_bh"])
+def test_corrections_of_many_families_are_those_of_statsmodels(method: str) -> None:
+    rng = np.random.default_rng(0)
+    p = rng.random((3, 4, 21)) ** 3
+    p[rng.random(p.shape) < 0.1] = np.nan
+    p[0, 0, 5:9] = p[0, 0, 4]  # ties
+    p[1, 2] = np.nan
+    for family, corrected in zip(p.reshape(12, 21), adjusted(p, method).reshape(12, 21), strict=True):
+        there = np.isfinite(family)
+        np.testing.assert_array_equal(np.isfinite(corrected), there)
+        if there.any():
+            expected = multipletests(family[there], method=method)[1]
+            np.testing.assert_allclose(corrected[there], expected, rtol=1e-12)
