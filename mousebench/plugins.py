@@ -107,13 +107,15 @@ def _register_others(catalogue: Catalogue, plugins: Sequence[Plugin]) -> None:
 
 def _installed(points: Iterable[EntryPoint]) -> Iterator[tuple[Plugin, EntryPoint | None]]:
     """Yield plugins by name; metadata that is there twice (egg-info beside dist-info) counts once."""
-    unique = {(point.name, point.value, _distribution(point)[0]): point for point in points}
-    for (name, value, distribution), point in sorted(unique.items()):
-        yield Plugin(name, distribution, _distribution(point)[1], value), point
-
-
-def _distribution(point: EntryPoint) -> tuple[str, str]:
-    return (point.dist.name, point.dist.version) if point.dist else ("unknown distribution", "unknown")
+    points = list(points)
+    # each distribution's metadata, which hold its README, are parsed once
+    about = {
+        dist: (dist.name, dist.version) if dist else ("unknown distribution", "unknown")
+        for dist in {point.dist for point in points}
+    }
+    unique = {(point.name, point.value, about[point.dist][0]): point for point in points}
+    for (name, value, _), point in sorted(unique.items()):
+        yield Plugin(name, *about[point.dist], value), point
 
 
 def _local_plugin(file: Path) -> Plugin:
