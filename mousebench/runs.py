@@ -259,7 +259,7 @@ def check_writable(results: Path) -> None:
     with replacing(probe) as temporary:
         temporary.write_bytes(b"")
     try:
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another run may have taken it away
     except OSError as error:
         raise StoreError(f"{results} cannot be written: {error.strerror}") from error
 

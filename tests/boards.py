@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from mousebench import store
+from mousebench.assemblies import content_hash
 from mousebench.results import with_mean_score
 
 SITES = tuple(f"{area}.{layer}" for area in ("VISp", "VISl", "VISal") for layer in ("L23", "L4", "L5"))
@@ -141,12 +142,20 @@ def result(
     return made.pipe(with_mean_score)
 
 
+_WRITTEN: dict[str, bytes] = {}  # many tests want the same few results
+
+
 def put(results: Path, made: xr.Dataset, *, version: int | None = None, name: str = "") -> Path:
     """Store a result where it belongs, or under another version or file name."""
     attrs = made.attrs
     at = store.result_path(results, attrs["benchmark"], version or attrs["benchmark_version"], attrs["metric"], "net-a")
     path = at.with_name(f"{name or store.result_name(attrs['model'])}.nc")
-    store.write(made, path)
+    content = content_hash(made)
+    if content not in _WRITTEN:
+        store.write(made, path)
+        _WRITTEN[content] = path.read_bytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(_WRITTEN[content])
     return path
 
 

@@ -7,6 +7,7 @@ import json
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import xarray as xr
 from conftest import TOY, Cli, files, process
 
+from mousebench.runs import check_writable
 from mousebench.store import read
 
 
@@ -287,3 +289,9 @@ def test_two_runs_at_once_on_one_home(tmp_path: Path, home: Path, results: Path)
     assert no_temporary_files(home)
     kept = read(results / "toy/v1/quick/toy-a.nc")
     assert kept["site"].values.tolist() == ["A", "B", "C"]
+
+
+def test_runs_that_begin_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(check_writable, [tmp_path / "results"] * 200))  # raises what any of them raised
+    assert files(tmp_path) == []

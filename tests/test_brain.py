@@ -323,6 +323,7 @@ def test_rdms_have_no_trials_and_other_models_go_on(toy: Cli, model: str, tmp_pa
     assert [path.name for path in files(tmp_path / "results")] == ["toy-a.nc"]
 
 
+@pytest.mark.slow
 def test_it_is_scored_beside_others_whose_targets_stay_whole(
     toy: Cli, model: str, calls: Callable[[], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

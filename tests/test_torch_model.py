@@ -600,6 +600,7 @@ def test_an_untrained_net_depends_on_its_seed_alone() -> None:
     assert weights_of(untrained("squeezenet1_1", 4)) != first
 
 
+@pytest.mark.slow
 def test_a_fresh_process_makes_the_same_net_with_the_same_fingerprint() -> None:
     code = (
         "import json, torch; torch.rand(5)\n"

@@ -267,7 +267,7 @@ def kill_and_finish(url, folder, quantity, jobs, kills, rng, server):
 @pytest.mark.parametrize(
     ("quantity", "jobs", "kills"),
     [
-        ("mean_sweep_response", 1, 2),
+        ("mean_sweep_response", 1, 1),
         ("l0_events", 1, 1),
         pytest.param("mean_sweep_response", 1, 20, marks=pytest.mark.slow),
         pytest.param("l0_events", 1, 20, marks=pytest.mark.slow),

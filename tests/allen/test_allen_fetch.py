@@ -78,6 +78,7 @@ def test_a_second_fetch_moves_nothing(fetch, server):
     assert benchmark.held()["VISl.L4"] == (2, 2)
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_bytes_as_one(fetch, server, tmp_path):
     fetch(server.url, folder=tmp_path / "one")
     _, report = fetch(server.url, folder=tmp_path / "two", jobs=2)
