@@ -143,7 +143,7 @@ def adjusted(p: np.ndarray, method: Literal["holm", "fdr_bh"] = "holm") -> np.nd
     if method == "holm":
         corrected = np.maximum.accumulate(ascending * (n - rank + 1), axis=-1)
     else:
-        corrected = np.fmin.accumulate((ascending * n / rank)[..., ::-1], axis=-1)[..., ::-1]
+        corrected = np.fmin.accumulate((ascending * (n / rank))[..., ::-1], axis=-1)[..., ::-1]
     out = np.empty(p.shape)
     np.put_along_axis(out, order, np.minimum(corrected, 1), -1)
     return out
