@@ -151,6 +151,16 @@ def test_the_page_of_a_benchmark_has_the_notes_that_all_models_share_and_no_othe
     assert "a note of every site" in made["benchmarks/bench.html"]
 
 
+def test_bars_are_as_wide_as_those_of_the_models_need_and_a_control_may_be_beyond(results: Path) -> None:
+    put(results, result("pixels", 0.9, n_layers=1))
+    text = site(results)["index.html"]
+    rows = {name: text.split(f">{name}</a>")[1].split("</tr>")[0] for name in ("net-a", "net-b", "pixels")}
+    assert 'class="line" d="M' in rows["net-a"]
+    assert "H100.0" in rows["net-a"]
+    arrow = "M95 2L100 6L95 10"
+    assert [arrow in row for row in rows.values()] == [False, False, True]
+
+
 def test_only_kinds_of_models_that_are_there_can_be_chosen(results: Path) -> None:
     page = site(results)["index.html"]
     assert re.findall(r'<option value="(\w*)">', page) == ["", "trained", "untrained", "control"]

@@ -44,7 +44,7 @@ def of_board(board: Board) -> dict[str, Any]:
     """Return what the page of a board shows."""
     pairs = [(row, twin) for row in board.rows if (twin := board.row(row.untrained)) is not None]
     sized = [row for row in board.rows if "parameters" in row.metadata]
-    scale = _scale(board.rows)
+    scale = _scale(board.models or board.rows)
     parts = [("", board.models), ("Controls", board.controls)]
     return {
         "board": board,
@@ -133,12 +133,14 @@ def _scale(rows: Sequence[Row]) -> tuple[float, float]:
     return low, high if high > low else low + 1.0
 
 
-def _bar(row: Row, scale: tuple[float, float]) -> dict[str, str] | None:
-    """Return where the parts of an interval's bar are, in percent of its width."""
+def _bar(row: Row, scale: tuple[float, float]) -> dict[str, Any] | None:
+    """Return where the parts of an interval's bar are, in percent of its width; a control may be beyond it."""
     values = {"zero": 0.0, "low": row.low, "high": row.high, "at": row.score}
     if not all(map(math.isfinite, values.values())):
         return None
-    return {name: number(100 * (value - scale[0]) / (scale[1] - scale[0]), 1) for name, value in values.items()}
+    low, high = scale
+    place = {name: 100 * (min(max(value, low), high) - low) / (high - low) for name, value in values.items()}
+    return {"beyond": row.score > high, **{name: number(percent, 1) for name, percent in place.items()}}
 
 
 # grids of sites -------------------------------------------------------------------------------------------------------
