@@ -151,11 +151,12 @@ def put(results: Path, made: xr.Dataset, *, version: int | None = None, name: st
     at = store.result_path(results, attrs["benchmark"], version or attrs["benchmark_version"], attrs["metric"], "net-a")
     path = at.with_name(f"{name or store.result_name(attrs['model'])}.nc")
     content = content_hash(made)
-    if content not in _WRITTEN:
+    if content in _WRITTEN:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(_WRITTEN[content])
+    else:
         store.write(made, path)
         _WRITTEN[content] = path.read_bytes()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(_WRITTEN[content])
     return path
 
 

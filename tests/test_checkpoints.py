@@ -18,7 +18,6 @@ import mousebench as mb
 from mousebench import api
 from mousebench.checkpoints import fill, read_state_dict
 from mousebench.errors import ContractViolation, MissingData, StoreError, UsageError
-from mousebench.names import changed_name, result_name
 
 REAL = os.environ.get("MOUSEBENCH_REAL_DATA")
 
@@ -254,33 +253,6 @@ def test_a_net_whose_versions_are_told_apart_takes_files_that_have_none(tmp_path
     source = mb.load_model("mnasnet0_5-random@4")
     path = written(tmp_path / "w.safetensors", source.module.state_dict(), "safetensors")
     assert dict(mb.load_model("mnasnet0_5", weights=path).fingerprint) == dict(source.fingerprint)
-
-
-# what a changed model is called
-
-
-@pytest.mark.parametrize(
-    ("weights", "layers", "name", "file"),
-    [
-        ("a/b/best-1.pth", None, "net+best-1", "local-net-best-1"),
-        ("my weights (2).v3.pth", None, "net+my_weights_2_.v3", "local-net-my_weights_2_.v3"),
-        (None, ["layer1*", "fc"], "net[layer1*,fc]", "local-net-layers-layer1%2A%2Cfc"),
-        (None, ["blocks"], "net[blocks]", "local-net-layers-blocks"),
-        ("w.pt", ["a[0-9]"], "net+w[a[0-9]]", "local-net-w-layers-a%5B0-9%5D"),
-    ],
-)
-def test_names_of_changed_models(weights: str | None, layers: list[str] | None, name: str, file: str) -> None:
-    changed = changed_name("net", Path(weights) if weights else None, layers)
-    assert changed == name
-    assert result_name(changed) == file
-
-
-def test_names_of_changed_models_are_not_those_of_others() -> None:
-    assert result_name("timm/net@crop+w") == "local-timm%2Fnet%40crop-w"
-    assert result_name("my_net:build[fc]") == "local-my_net-build-layers-fc"
-    many = [changed_name("net", None, [f"features.{k}" for k in range(n)]) for n in (98, 99)]
-    assert many[0] != many[1]
-    assert max(map(len, map(result_name, many))) < 200
 
 
 # from Python and from the command line

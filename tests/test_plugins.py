@@ -10,7 +10,6 @@ from conftest import Cli, Environment
 
 from mousebench.catalogue import Catalogue
 from mousebench.errors import MissingData, PluginBroken, PluginConflict, UnknownIdentifier, UsageError
-from mousebench.names import split_local_model
 from mousebench.plugins import discover
 
 GOOD = """
@@ -467,20 +466,6 @@ def test_a_plugin_file_cannot_take_the_place_of_an_installed_plugin(tmp_path: Pa
 
 
 # models that nobody registered ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "parts"),
-    [
-        ("a.py:f", (Path("a.py"), "f")),
-        ("/x/y z/a.py:f", (Path("/x/y z/a.py"), "f")),
-        ("a.py", None),
-        ("timm/net@x", None),
-        ("a.txt:f", None),
-    ],
-)
-def test_split_local_model(text: str, parts: tuple[Path, str] | None) -> None:
-    assert split_local_model(text) == parts
 
 
 def test_a_local_model_is_built_by_its_function(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from mousebench import Spec
 from mousebench.errors import ContractViolation
-from mousebench.names import result_name
 from mousebench.specs import check_identifier, file_name, is_identifier, split_variant
 
 GOOD = ["a", "0", "mobilenet_v2", "squeezenet1_1", "timm/vit-b.16_x", "resnet18-random@3", "timm/net@small-2"]
@@ -130,15 +129,3 @@ def test_a_file_name_is_one_safe_component_and_says_which_identifier_it_is(ident
     assert PureWindowsPath(name).parts == (name,)
     assert not name.startswith(".")
     assert set(name) <= set(string.ascii_letters + string.digits + "._-%")
-
-
-def test_result_names() -> None:
-    assert result_name("timm/net@small") == "timm%2Fnet%40small"
-    assert result_name("my_net:build") == "local-my_net-build"
-    assert "/" not in result_name("../../x:y")
-
-
-@pytest.mark.parametrize("identifier", ["../../x", "..", "a/../../b", "A"])
-def test_no_result_is_named_by_something_that_is_no_identifier(identifier: str) -> None:
-    with pytest.raises(ContractViolation):
-        result_name(identifier)
