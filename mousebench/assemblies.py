@@ -332,7 +332,9 @@ def save(data: T, path: Path) -> None:
         _check_attrs(f"{name}: ", variable.attrs)
     _check_attrs("", dataset.attrs)
     dataset.attrs[_HASH] = content_hash(dataset)
-    encoding = {  # bytes are not shuffled: responses are mostly zeros, and then it takes longer for larger files
+    # not shuffled: events and spike counts, half or more of them zeros, are up to four times quicker to write and smaller;
+    # values without zeros (dF/F) take a third longer and a tenth more room
+    encoding = {
         name: {"zlib": True, "complevel": 1, "shuffle": False}
         for name, variable in dataset.variables.items()
         if variable.dtype == np.float32 and variable.size > 10_000
